@@ -1,0 +1,1 @@
+"""The agent: the daemon on the device."""

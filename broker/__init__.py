@@ -1,0 +1,1 @@
+"""Renders, checks and runs a real Mosquitto."""

@@ -1,0 +1,1 @@
+"""Message transports behind one small class."""

@@ -1,0 +1,1 @@
+"""The laboratory: generated camera, link emulator, demo."""

@@ -1,0 +1,1 @@
+"""Runs model segments; the only door to onnxruntime."""

@@ -1,0 +1,1 @@
+"""Partition solvers, one algorithm per file."""

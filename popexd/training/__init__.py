@@ -1,0 +1,1 @@
+"""From data to bundle; the only door to torch and torchvision."""

@@ -1,0 +1,396 @@
+"""The model bundle on disk: a folder of `bundle.json`, an ONNX file per segment and branch, and a validation table.
+
+Reading a bundle never executes anything of it and never unpickles; ONNX Runtime first sees a file in `popexd.runtime`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+import uuid
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from popexd.errors import BundleError
+
+SCHEMA = "popexd/bundle/1"
+DEFAULT_FOLDER = Path(__file__).parent / "bundles" / "default"
+INPUT = "input"
+FINAL = "final"
+CRITERIA = ("confidence", "entropy")
+
+_MAX_JSON_BYTES = 16_000_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_DTYPES = ("float32", "float16", "uint8", "int64")
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What the first segment takes: uint8 RGB [1, height, width, channels]."""
+
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSpec:
+    """One stretch of the main branch between cut points: takes the tensors named in `after`, gives one of `shape`."""
+
+    name: str
+    file: Path
+    after: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSpec:
+    """A side branch: logits [1, classes] from the output of segment `after`, divided by `temperature` before softmax.
+
+    It answers where the confidence is at least `threshold`, or with criterion "entropy" where that (nat) is below it.
+    """
+
+    name: str
+    after: str
+    file: Path
+    temperature: float
+    threshold: float
+    criterion: str
+
+
+@dataclass(frozen=True)
+class ValidationTable:
+    """What every exit said about the held-out frames.
+
+    `exits` ends with "final"; `confidence`, `correct`, `predicted` are [exits, samples]; `label`, `quality` [samples].
+    """
+
+    exits: tuple[str, ...]
+    confidence: npt.NDArray[np.float32]
+    correct: npt.NDArray[np.bool_]
+    predicted: npt.NDArray[np.uint8]
+    label: npt.NDArray[np.uint8]
+    quality: npt.NDArray[np.str_]
+
+    @property
+    def samples(self) -> int:
+        """The number of held-out frames."""
+        return int(self.confidence.shape[1])
+
+    def taken_at(self, thresholds: Mapping[str, float]) -> npt.NDArray[np.intp]:
+        """Say for every sample which exit (index into `exits`) answers; one absent from `thresholds` does not run."""
+        answered = np.full(self.samples, len(self.exits) - 1, dtype=np.intp)
+        for index in reversed(range(len(self.exits) - 1)):
+            if self.exits[index] in thresholds:
+                answered[self.confidence[index] >= thresholds[self.exits[index]]] = index
+        return answered
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model bundle.
+
+    `codecs` maps a cut ("input" or a segment) and a codec to measured mean bytes, accuracy and agreement with the
+    uncoded answers; `facts` is bundle.json as read.
+    """
+
+    name: str
+    folder: Path
+    fingerprint: str
+    classes: tuple[str, ...]
+    input: InputSpec
+    segments: tuple[SegmentSpec, ...]
+    exits: tuple[ExitSpec, ...]
+    codecs: Mapping[str, Mapping[str, Mapping[str, float]]]
+    facts: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """The default threshold of every side branch."""
+        return {exit_.name: exit_.threshold for exit_ in self.exits}
+
+    @cached_property
+    def validation(self) -> ValidationTable:
+        """The validation table, read on first use. Raises BundleError."""
+        return _read_validation(self)
+
+
+def load(source: str | Path = "default") -> Bundle:
+    """Read and verify a bundle folder, or the one that ships with the package under the name "default".
+
+    Raises BundleError with one line: which file, which key, what was expected.
+    """
+    folder = DEFAULT_FOLDER if source == "default" else Path(source)
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: no such folder, expected a bundle folder or 'default'")
+    facts = _read_json(folder / "bundle.json")
+    bundle = _Reader(folder, facts).bundle()
+    expected = fingerprint(facts, ((name, folder / name) for name in _listed_files(facts)))
+    if bundle.fingerprint != expected:
+        raise BundleError(
+            f"{folder / 'bundle.json'}: fingerprint: does not match the files' content, expected {expected[:16]}…: "
+            "the bundle was altered or is incomplete"
+        )
+    return bundle
+
+
+def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle whole or not at all: into a folder beside `folder`, verified there, then renamed into place.
+
+    `facts` is bundle.json without its fingerprint; `files` maps the relative names it lists to their bytes. A bundle
+    already at `folder` is replaced. Raises BundleError when the bundle would not verify or something else is there.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "bundle.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"{folder}: in the way and not a bundle, expected a new or empty folder or an older bundle")
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
+    replaced = partial.with_suffix(".replaced")
+    try:
+        _fill(partial, facts, files)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+    except OSError as error:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
+        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return load(folder)
+
+
+def fingerprint(facts: Mapping[str, Any], files: Iterable[tuple[str, Path]]) -> str:
+    """SHA-256 over the canonical facts (less their own fingerprint) and, by name, the digest of every listed file."""
+    canonical = json.dumps(
+        {k: v for k, v in facts.items() if k != "fingerprint"}, sort_keys=True, separators=(",", ":")
+    )
+    total = hashlib.sha256()
+    total.update(f"bundle.json\0{hashlib.sha256(canonical.encode()).hexdigest()}\n".encode())
+    for name, path in sorted(files):
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
+        total.update(f"{name}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _fill(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        path = _inside(folder, name, "files")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    complete = dict(facts)
+    complete["fingerprint"] = "0" * 64
+    _Reader(folder, complete).bundle()
+    complete["fingerprint"] = fingerprint(complete, ((name, folder / name) for name in _listed_files(complete)))
+    (folder / "bundle.json").write_text(json.dumps(complete, indent=1) + "\n", encoding="utf-8")
+    _ = load(folder).validation
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > _MAX_JSON_BYTES:
+            raise BundleError(f"{path}: {size_bytes} bytes, expected at most {_MAX_JSON_BYTES}")
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be read: {error.strerror or error}, expected the bundle's description"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise BundleError(f"{path}: expected a JSON object, found {type(facts).__name__}")
+    return facts
+
+
+def _listed_files(facts: Mapping[str, Any]) -> list[str]:
+    """Name every file that a checked bundle.json lists."""
+    return [*(entry["file"] for entry in (*facts["segments"], *facts["exits"])), facts["validation"]["file"]]
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    """Resolve a listed file name; anything that leaves the folder, by name or by link, is refused."""
+    path = folder / name
+    if not name or Path(name).is_absolute() or "\\" in name or not path.resolve().is_relative_to(folder.resolve()):
+        raise BundleError(
+            f"{folder / 'bundle.json'}: {where}: {name!r} leaves the bundle, expected a file inside its folder"
+        )
+    return path
+
+
+class _Reader:
+    """Turns bundle.json into a Bundle and checks every value on the way."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.facts = facts
+
+    def bundle(self) -> Bundle:
+        if self.facts.get("schema") != SCHEMA:
+            raise self.wrong("schema", f"expected {SCHEMA!r}", self.facts.get("schema"))
+        classes = self.list_of(self.facts, "classes", str)
+        if len(set(classes)) != len(classes) or not 2 <= len(classes) <= 256:
+            raise self.wrong("classes", "expected 2 to 256 different names", classes)
+        segments = self.segments(len(classes))
+        bundle = Bundle(
+            name=self.name(self.facts, "name"),
+            folder=self.folder,
+            fingerprint=self.value(self.facts, "fingerprint", str),
+            classes=tuple(classes),
+            input=self.input(),
+            segments=segments,
+            exits=self.exits({segment.name for segment in segments}),
+            codecs=self.codecs({INPUT, *(segment.name for segment in segments)}),
+            facts=self.facts,
+        )
+        self.file(self.value(self.facts, "validation", dict), "validation.file")
+        return bundle
+
+    def input(self) -> InputSpec:
+        entry = self.value(self.facts, "input", dict)
+        for key, expected in (("name", INPUT), ("dtype", "uint8"), ("layout", "NHWC"), ("channels", 3)):
+            if entry.get(key) != expected:
+                raise self.wrong(f"input.{key}", f"expected {expected!r}", entry.get(key))
+        sides = [self.value(entry, key, int, "input.") for key in ("height", "width")]
+        if not all(1 <= side <= 4096 for side in sides):
+            raise self.wrong("input", "expected height and width between 1 and 4096", sides)
+        return InputSpec(sides[0], sides[1], 3)
+
+    def segments(self, classes: int) -> tuple[SegmentSpec, ...]:
+        found: dict[str, SegmentSpec] = {}
+        for index, entry in enumerate(self.list_of(self.facts, "segments", dict)):
+            where = f"segments[{index}]."
+            name = self.name(entry, "name", where)
+            after = tuple(self.list_of(entry, "after", str, where))
+            if name in found or name in (INPUT, FINAL):
+                raise self.wrong(f"{where}name", "expected a name that is not taken", name)
+            if not after or not {*after} <= {INPUT, *found}:
+                raise self.wrong(f"{where}after", "expected 'input' or names of segments listed before", list(after))
+            output = self.value(entry, "output", dict, where)
+            shape = tuple(self.list_of(output, "shape", int, f"{where}output."))
+            if not shape or not all(1 <= side <= 1 << 20 for side in shape) or math.prod(shape) > 1 << 28:
+                raise self.wrong(f"{where}output.shape", "expected positive sides, at most 2^28 elements", list(shape))
+            dtype = self.value(output, "dtype", str, f"{where}output.")
+            if dtype not in _DTYPES:
+                raise self.wrong(f"{where}output.dtype", f"expected one of {', '.join(_DTYPES)}", dtype)
+            found[name] = SegmentSpec(name, self.file(entry, f"{where}file"), after, shape, dtype)
+        if not found:
+            raise self.wrong("segments", "expected at least one", [])
+        last = list(found.values())[-1]
+        if last.shape != (1, classes):
+            raise self.wrong("segments", f"expected the last one to give logits [1, {classes}]", list(last.shape))
+        return tuple(found.values())
+
+    def exits(self, segments: set[str]) -> tuple[ExitSpec, ...]:
+        found: dict[str, ExitSpec] = {}
+        for index, entry in enumerate(self.list_of(self.facts, "exits", dict)):
+            where = f"exits[{index}]."
+            name = self.name(entry, "name", where)
+            if name in found or name in segments or name in (INPUT, FINAL):
+                raise self.wrong(f"{where}name", "expected a name that is not taken", name)
+            after = self.value(entry, "after", str, where)
+            if after not in segments:
+                raise self.wrong(f"{where}after", "expected the name of a segment", after)
+            criterion = self.value(entry, "criterion", str, where)
+            if criterion not in CRITERIA:
+                raise self.wrong(f"{where}criterion", f"expected one of {', '.join(CRITERIA)}", criterion)
+            temperature, threshold = self.number(entry, "temperature", where), self.number(entry, "threshold", where)
+            if temperature <= 0:
+                raise self.wrong(f"{where}temperature", "expected more than 0", temperature)
+            file = self.file(entry, f"{where}file")
+            found[name] = ExitSpec(name, after, file, temperature, threshold, criterion)
+        return tuple(found.values())
+
+    def codecs(self, cuts: set[str]) -> dict[str, dict[str, dict[str, float]]]:
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for cut, by_codec in self.value(self.facts, "codecs", dict).items():
+            if cut not in cuts or not isinstance(by_codec, dict):
+                raise self.wrong(
+                    f"codecs.{cut}", "expected 'input' or a segment's name, with a table of codecs", by_codec
+                )
+            for codec in by_codec:
+                entry, where = self.value(by_codec, codec, dict, f"codecs.{cut}."), f"codecs.{cut}.{codec}."
+                numbers = {key: self.number(entry, key, where) for key in ("bytes", "accuracy", "agreement")}
+                if numbers["bytes"] <= 0 or not all(0 <= numbers[key] <= 1 for key in ("accuracy", "agreement")):
+                    raise self.wrong(
+                        where[:-1], "expected bytes above 0, accuracy and agreement between 0 and 1", numbers
+                    )
+                found.setdefault(cut, {})[codec] = numbers
+        return found
+
+    def file(self, entry: Mapping[str, Any], where: str) -> Path:
+        path = _inside(self.folder, self.value(entry, "file", str, where.removesuffix("file")), where)
+        if not path.is_file() or path.stat().st_size == 0:
+            raise BundleError(f"{path}: missing or empty, expected the file that {where} of bundle.json lists")
+        return path
+
+    def name(self, entry: Mapping[str, Any], key: str, where: str = "") -> str:
+        name: str = self.value(entry, key, str, where)
+        if not _NAME.fullmatch(name):
+            raise self.wrong(f"{where}{key}", "expected 1 to 64 letters, digits, '_', '-', '.'", name)
+        return name
+
+    def number(self, entry: Mapping[str, Any], key: str, where: str) -> float:
+        number = entry.get(key)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise self.wrong(f"{where}{key}", "expected a finite number", number)
+        return float(number)
+
+    def list_of(self, entry: Mapping[str, Any], key: str, kind: type, where: str = "") -> list[Any]:
+        values = self.value(entry, key, list, where)
+        if not all(type(value) is kind for value in values):
+            raise self.wrong(f"{where}{key}", f"expected only {kind.__name__} inside", values)
+        return list(values)
+
+    def value(self, entry: Mapping[str, Any], key: str, kind: type, where: str = "") -> Any:
+        value = entry.get(key)
+        if type(value) is not kind:
+            raise self.wrong(f"{where}{key}", f"expected {kind.__name__}", value)
+        return value
+
+    def wrong(self, key: str, expected: str, found: object) -> BundleError:
+        shown = "nothing" if found is None else json.dumps(found, default=str)
+        return BundleError(f"{self.folder / 'bundle.json'}: {key}: {expected}, found {shown[:80]}")
+
+
+def _read_validation(bundle: Bundle) -> ValidationTable:
+    path = _inside(bundle.folder, bundle.facts["validation"]["file"], "validation.file")
+    keys = ("exits", "confidence", "correct", "predicted", "label", "quality")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in keys}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"{path}: {str(error).splitlines()[0]}, expected arrays {', '.join(keys)} without pickles"
+        ) from error
+    exits = tuple(str(name) for name in arrays["exits"])
+    expected_exits = (*(exit_.name for exit_ in bundle.exits), FINAL)
+    if exits != expected_exits:
+        raise BundleError(f"{path}: exits: expected {', '.join(expected_exits)}, found {', '.join(exits)}")
+    samples = arrays["label"].size
+    kinds = {"confidence": "f", "correct": "b", "predicted": "u", "label": "u", "quality": "U"}
+    for key, kind in kinds.items():
+        shape = (samples,) if key in ("label", "quality") else (len(exits), samples)
+        if arrays[key].shape != shape or arrays[key].dtype.kind != kind:
+            raise BundleError(
+                f"{path}: {key}: expected {shape} of kind {kind!r}, found {arrays[key].shape} {arrays[key].dtype}"
+            )
+    if samples == 0 or not np.isfinite(arrays["confidence"]).all():
+        raise BundleError(f"{path}: confidence: expected finite numbers for at least one sample")
+    return ValidationTable(exits, **{key: arrays[key] for key in keys[1:]})

@@ -20,7 +20,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 
 
 def valid_name(name: str) -> bool:
-    """Tell whether `name` may be one level of a topic: 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a sign."""
+    """Tell whether `name` may be one level of a topic.
+
+    That is 1 to 64 letters, digits, `.`, `_` or `-`, not starting with a sign.
+    """
     return _NAME.fullmatch(name) is not None
 
 

@@ -1,0 +1,418 @@
+"""Settings of the agent and the worker: a TOML file, the environment over it, secrets from files.
+
+The environment uses `POPEXD_<SECTION>__<KEY>`, for example `POPEXD_MQTT__HOST`. A password is never a value here: it
+is read, when a connection is made, from `password_file` or from systemd's `$CREDENTIALS_DIRECTORY/mqtt_password`
+(`uplink_password` for the uplink). Building a settings object in code reads neither file nor environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
+
+from popexd.errors import ConfigurationError, InputError
+from popexd.protocol.topics import checked_name, valid_name
+
+PREFIX = "POPEXD_"
+MASK = "********"
+
+Mode = Literal["auto", "device", "edge", "cloud"]
+SolverName = Literal[
+    "joint", "shortest-path", "brute-force", "exact", "neurosurgeon", "dads", "dads-heavy", "edgent", "hpa"
+]
+Objective = Literal["seconds", "p95", "bytes", "device_seconds", "throughput"]
+
+
+def _topic_level(name: str) -> str:
+    try:
+        return checked_name(name, "name")
+    except InputError as error:
+        raise ValueError("expected 1-64 letters, digits, '.', '_' or '-', starting with a letter or digit") from error
+
+
+def _device_name(name: str) -> str:
+    if name in ("workers", "tier"):
+        raise ValueError("is a reserved word of the topic tree, expected another name")
+    return _topic_level(name)
+
+
+Name = Annotated[str, AfterValidator(_topic_level)]
+DeviceName = Annotated[str, AfterValidator(_device_name)]
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+
+def host_name() -> str:
+    """Return this machine's name with whatever a topic level may not hold replaced by `-`."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", socket.gethostname().split(".")[0]).strip("-._")[:64]
+    return name if valid_name(name) and name not in ("workers", "tier") else "device"
+
+
+def cache_folder() -> Path:
+    """Return where measurements are kept: systemd's `$CACHE_DIRECTORY`, else `popexd` in the user's cache folder."""
+    if given := os.environ.get("CACHE_DIRECTORY"):
+        return Path(given.split(":")[0])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "popexd"
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, and every key of it is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class Broker(Section):
+    """How to reach a broker."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="name or address")
+    port: int = Field(default=1883, ge=1, le=65535)
+    username: str | None = Field(default=None, min_length=1)
+    password_file: UserPath | None = Field(default=None, description="a file whose first line is the password")
+    tls: bool | None = Field(
+        default=None, description="encrypt; absent: when a certificate is named or the port is 8883"
+    )
+    ca_file: UserPath | None = Field(default=None, description="certificate authority that signed the broker's")
+    cert_file: UserPath | None = Field(default=None, description="our certificate")
+    key_file: UserPath | None = Field(default=None, description="our certificate's key")
+    keepalive_seconds: int = Field(default=30, ge=5, le=3600)
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("expected cert_file and key_file together, or neither")
+        return self
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+        return self.tls if self.tls is not None else bool(self.ca_file or self.cert_file) or self.port == 8883
+
+    def password(self) -> str | None:
+        """Read the password, or return None where none is configured.
+
+        Raises:
+            ConfigurationError: the file cannot be read or holds no password.
+
+        """
+        if self.password_file is None:
+            return None
+        try:
+            lines = self.password_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+            raise ConfigurationError(
+                f"password_file {self.password_file}: {reason}, expected a readable file"
+            ) from error
+        if not lines or not lines[0]:
+            raise ConfigurationError(f"password_file {self.password_file}: is empty, expected a password")
+        return lines[0]
+
+
+class SiteBroker(Broker):
+    """The site's broker, and our site's name."""
+
+    site: Name = Field(default="site", description="first level of every topic")
+
+
+class DeviceBroker(SiteBroker):
+    """The site's broker, our site and this device."""
+
+    device: DeviceName = Field(default_factory=host_name, description="this device; default: the host name")
+
+
+class AgentModel(Section):
+    """The model to run."""
+
+    bundle: str = Field(default="default", min_length=1, description='"default" or a bundle folder')
+
+
+class WorkerModels(Section):
+    """The models to serve."""
+
+    bundle: str | None = Field(default=None, min_length=1, description='"default" or a bundle folder')
+    bundles: list[str] = Field(default_factory=list, description="several of them")
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.bundle is not None and self.bundles:
+            raise ValueError("expected either bundle or bundles, not both")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every bundle to serve, `default` if none is named."""
+        return tuple(dict.fromkeys(self.bundles)) or (self.bundle or "default",)
+
+
+class Planner(Section):
+    """How the cut is chosen."""
+
+    mode: Mode = Field(default="auto", description="auto, or pin where frames are finished")
+    solver: SolverName = "joint"
+    objective: Objective = "seconds"
+    min_accuracy: float | None = Field(default=None, ge=0, le=1, description="expected share of right answers")
+    min_agreement: float = Field(default=0.98, ge=0, le=1, description="share of answers a codec must leave unchanged")
+    deadline_seconds: float = Field(default=2.0, gt=0, description="the device finishes a frame itself after this")
+    dwell_seconds: float = Field(default=2.0, ge=0, description="least time between two changes of plan")
+    quantile: float = Field(default=0.25, gt=0, lt=1, description="plan on this quantile of the link's recent rates")
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="confidence from which a side branch answers; absent: the bundle's"
+    )
+
+
+class Probe(Section):
+    """How the uplink is measured when no traffic tells."""
+
+    interval_seconds: float = Field(default=30.0, gt=0)
+    daily_bytes: int = Field(default=50_000_000, ge=0, description="probes never use more a day")
+    speedtest: bool = Field(default=False, description="also ask speedtest-cli, which uses tens of megabytes a time")
+
+
+class Limits(Section):
+    """What is refused unread."""
+
+    frame_bytes: int = Field(default=8_000_000, gt=0)
+    frame_pixels: int = Field(default=50_000_000, gt=0)
+    tensor_bytes: int = Field(default=16_000_000, gt=0)
+
+
+class Metrics(Section):
+    """How often statistics are published, and over what window."""
+
+    interval_seconds: float = Field(default=10.0, gt=0)
+    window_seconds: float = Field(default=60.0, gt=0)
+
+
+class Runtime(Section):
+    """How segments are run."""
+
+    threads: int = Field(default=0, ge=0, le=1024, description="0: all cores")
+    slowdown: float = Field(default=1.0, ge=1, description="laboratory: pretend the machine is so many times slower")
+    cache_folder: UserPath = Field(default_factory=cache_folder, description="measurements are kept here")
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="auto: coloured on a terminal, plain elsewhere"
+    )
+
+
+class WorkerIdentity(Section):
+    """Who this worker is and which tier it serves."""
+
+    name: Name = Field(default_factory=host_name, description="unique within the site; default: the host name")
+    tier: Literal["edge", "cloud"] = "cloud"
+
+
+class AgentConfig(Section):
+    """Everything the agent can be told."""
+
+    mqtt: DeviceBroker = Field(default_factory=DeviceBroker, description="the site's broker")
+    uplink: Broker | None = Field(default=None, description="the broker towards the workers; absent: the site's")
+    model: AgentModel = Field(default_factory=AgentModel)
+    planner: Planner = Field(default_factory=Planner)
+    probe: Probe = Field(default_factory=Probe)
+    limits: Limits = Field(default_factory=Limits)
+    metrics: Metrics = Field(default_factory=Metrics)
+    runtime: Runtime = Field(default_factory=Runtime)
+    log: Log = Field(default_factory=Log)
+
+
+class WorkerConfig(Section):
+    """Everything a worker can be told."""
+
+    mqtt: SiteBroker = Field(default_factory=SiteBroker, description="the broker through which tensors arrive")
+    worker: WorkerIdentity = Field(default_factory=WorkerIdentity)
+    model: WorkerModels = Field(default_factory=WorkerModels)
+    limits: Limits = Field(default_factory=Limits)
+    metrics: Metrics = Field(default_factory=Metrics)
+    runtime: Runtime = Field(default_factory=Runtime)
+    log: Log = Field(default_factory=Log)
+
+
+Config = TypeVar("Config", AgentConfig, WorkerConfig)
+
+
+def load_agent(path: Path | None = None) -> AgentConfig:
+    """Read the agent's settings from `path`, if given, and the environment.
+
+    Raises:
+        ConfigurationError: one line with the file or variable, the key, and what was expected.
+
+    """
+    return _load(AgentConfig, path)
+
+
+def load_worker(path: Path | None = None) -> WorkerConfig:
+    """Read a worker's settings from `path`, if given, and the environment.
+
+    Raises:
+        ConfigurationError: one line with the file or variable, the key, and what was expected.
+
+    """
+    return _load(WorkerConfig, path)
+
+
+def masked(config: AgentConfig | WorkerConfig) -> dict[str, Any]:
+    """Return the settings in force as plain values, with a mask where a password is in use."""
+    tables: dict[str, Any] = config.model_dump(mode="json")
+    for name in ("mqtt", "uplink"):
+        table = tables.get(name)
+        if table and table["password_file"]:
+            table["password"] = MASK
+    return tables
+
+
+def as_toml(tables: Mapping[str, Any]) -> str:
+    """Write the result of `masked` as TOML; keys without a value become comments."""
+    blocks = []
+    for name, table in tables.items():
+        if table is None:
+            blocks.append(f"# [{name}] is absent")
+            continue
+        lines = [f"# {key} is absent" if value is None else f"{key} = {_toml(value)}" for key, value in table.items()]
+        blocks.append("\n".join([f"[{name}]", *lines]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _load(kind: type[Config], path: Path | None) -> Config:
+    """Check the file by itself, strictly, and then what the environment makes of it, where numbers are text."""
+    tables = {} if path is None else _read(path)
+    try:
+        kind.model_validate_json(json.dumps(tables, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {_complaint(error, kind)}") from error
+    environment = _environment(kind)
+    try:
+        config = kind.model_validate(_merged(tables, environment))
+    except ValidationError as error:
+        raise ConfigurationError(f"environment {_complaint(error, kind, variables=True)}") from error
+    try:
+        return _with_credentials(config)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}, expected a readable TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+
+
+class _AgentEnvironment(AgentConfig, BaseSettings):
+    """Tells pydantic-settings which variables the agent knows."""
+
+    model_config = SettingsConfigDict(frozen=True)
+
+
+class _WorkerEnvironment(WorkerConfig, BaseSettings):
+    """Tells pydantic-settings which variables a worker knows."""
+
+    model_config = SettingsConfigDict(frozen=True)
+
+
+_READERS: dict[type[BaseModel], type[BaseSettings]] = {
+    AgentConfig: _AgentEnvironment,
+    WorkerConfig: _WorkerEnvironment,
+}
+
+
+def _environment(kind: type[BaseModel]) -> dict[str, Any]:
+    sections = {*AgentConfig.model_fields, *WorkerConfig.model_fields}
+    for variable in sorted(os.environ):
+        section = variable.upper().removeprefix(PREFIX).split("__")[0].lower()
+        if variable.upper().startswith(PREFIX) and "__" in variable and section not in sections:
+            raise ConfigurationError(
+                f"environment {variable}: unknown section {section!r}{_nearest(section, sections)}"
+            )
+    try:
+        return EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
+    except SettingsError as error:
+        raise ConfigurationError(f"environment {PREFIX}…: {error}, expected JSON") from error
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = dict(below)
+    for key, value in above.items():
+        under = both.get(key)
+        both[key] = _merged(under, value) if isinstance(under, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _with_credentials(config: Config) -> Config:
+    """Name systemd's credential files where no password file is given, and see that every password can be read."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    brokers: dict[str, Broker] = {"mqtt": config.mqtt}
+    if isinstance(config, AgentConfig) and config.uplink is not None:
+        brokers["uplink"] = config.uplink
+    for name, broker in brokers.items():
+        credential = Path(folder, f"{name}_password") if folder else None
+        if broker.password_file is None and credential is not None and credential.is_file():
+            brokers[name] = broker.model_copy(update={"password_file": credential})
+        try:
+            brokers[name].password()
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{name}.{error}") from error
+    return config.model_copy(update=dict(brokers))
+
+
+def _complaint(error: ValidationError, kind: type[BaseModel], variables: bool = False) -> str:
+    """Say the first of pydantic's complaints in one line: key (or variable), value, what was expected."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = PREFIX + "__".join(path).upper() if variables else ".".join(path)
+    known = _keys(kind, path[:-1])
+    if first["type"] == "extra_forbidden":
+        what = "unknown section" if len(path) == 1 else "unknown key"
+        return f"{key}: {what}{_nearest(path[-1], known)}"
+    if path[-1:] == ["password"]:
+        return f"{key}: expected password_file, the name of a file"
+    text = first["msg"].removeprefix("Value error, ")
+    for theirs, ours in (("Input should be", "expected"), ("an object", "a table"), ("valid dictionary", "table")):
+        text = text.replace(theirs, ours)
+    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    return f"{key}{value}: {text[:1].lower()}{text[1:]}"
+
+
+def _keys(kind: type[BaseModel], path: list[str]) -> set[str]:
+    """Return the keys of the table at `path`."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        annotation = field.annotation if field else None
+        choices = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+        tables = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not tables:
+            return set()
+        kind = tables[0]
+    return set(kind.model_fields)
+
+
+def _nearest(word: str, known: set[str]) -> str:
+    if word == "password":
+        return ", expected password_file: a password is read from a file only"
+    close = difflib.get_close_matches(word, sorted(known), n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", expected one of {', '.join(sorted(known))}" if known else ""

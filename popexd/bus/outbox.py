@@ -1,0 +1,111 @@
+"""What waits to be sent and what is under way, bounded in bytes, the newest winning. Pure: no clock, no network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from popexd.bus.base import Delivery
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry(Generic[Item]):
+    """One thing to send; `key`, where given, lets a newer one take its place while it waits."""
+
+    item: Item
+    bytes: int
+    key: Hashable = None
+    expires_at: float | None = None
+
+
+class Outbox(Generic[Item]):
+    """A queue followed by an in-flight window.
+
+    Every entry offered leaves exactly once: by `done`, or in one of the returned lists as (item, what became of it).
+    Queued bytes never exceed `queue_bytes`; bytes in flight never exceed `window_bytes`, save for a single entry that
+    is larger than the window by itself.
+    """
+
+    def __init__(self, *, queue_bytes: int, window_messages: int, window_bytes: int) -> None:
+        self.queue_bytes = queue_bytes
+        self.window_messages = window_messages
+        self.window_bytes = window_bytes
+        self.queued_bytes = 0
+        self.in_flight_bytes = 0
+        self._waiting: deque[Entry[Item]] = deque()
+        self._in_flight: dict[Entry[Item], None] = {}  # in the order of sending
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._in_flight)
+
+    @property
+    def in_flight(self) -> tuple[Entry[Item], ...]:
+        """Return the entries handed out and not yet done, oldest first."""
+        return tuple(self._in_flight)
+
+    def offer(self, entry: Entry[Item], *, first: bool = False) -> list[tuple[Item, Delivery]]:
+        """Queue an entry, ahead of all others if `first`; returns what had to make room for it."""
+        if entry.bytes > self.queue_bytes:
+            return [(entry.item, Delivery.TOO_LARGE)]
+        pushed_out = []
+        if entry.key is not None:
+            pushed_out = [waiting for waiting in self._waiting if waiting.key == entry.key]
+            self._forget(pushed_out)
+        while self.queued_bytes + entry.bytes > self.queue_bytes:
+            oldest = self._waiting.popleft()
+            self.queued_bytes -= oldest.bytes
+            pushed_out.append(oldest)
+        (self._waiting.appendleft if first else self._waiting.append)(entry)
+        self.queued_bytes += entry.bytes
+        return [(entry.item, Delivery.DROPPED) for entry in pushed_out]
+
+    def expire(self, now: float) -> list[tuple[Item, Delivery]]:
+        """Take out what waited past its expiry."""
+        late = [entry for entry in self._waiting if entry.expires_at is not None and entry.expires_at <= now]
+        self._forget(late)
+        return [(entry.item, Delivery.STALE) for entry in late]
+
+    def next(self) -> Entry[Item] | None:
+        """Move the oldest waiting entry in flight and return it; None when nothing waits or the window is full."""
+        if not self._waiting or len(self._in_flight) >= self.window_messages:
+            return None
+        if self._in_flight and self.in_flight_bytes + self._waiting[0].bytes > self.window_bytes:
+            return None
+        entry = self._waiting.popleft()
+        self.queued_bytes -= entry.bytes
+        self.in_flight_bytes += entry.bytes
+        self._in_flight[entry] = None
+        return entry
+
+    def done(self, entry: Entry[Item]) -> bool:
+        """Take an entry out of the window; False when it was not in it any more."""
+        if entry not in self._in_flight:
+            return False
+        del self._in_flight[entry]
+        self.in_flight_bytes -= entry.bytes
+        return True
+
+    def interrupt(self, survives: Callable[[Item], bool], otherwise: Delivery) -> list[tuple[Item, Delivery]]:
+        """The connection broke: what survives waits again, in its old order ahead of the rest; the others leave."""
+        entries = [*self._in_flight, *self._waiting]
+        self._in_flight.clear()
+        self._waiting.clear()
+        self.in_flight_bytes = self.queued_bytes = 0
+        left = [(entry.item, otherwise) for entry in entries if not survives(entry.item)]
+        # Newest first: when what was under way no longer fits into the queue, the oldest have to go.
+        for entry in reversed([entry for entry in entries if survives(entry.item)]):
+            if self.queued_bytes + entry.bytes > self.queue_bytes:
+                left.append((entry.item, Delivery.DROPPED))
+                continue
+            self._waiting.appendleft(entry)
+            self.queued_bytes += entry.bytes
+        return left
+
+    def _forget(self, entries: list[Entry[Item]]) -> None:
+        for entry in entries:
+            self._waiting.remove(entry)
+            self.queued_bytes -= entry.bytes

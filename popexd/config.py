@@ -7,7 +7,6 @@ is read, when a connection is made, from `password_file` or from systemd's `$CRE
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -15,12 +14,12 @@ import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
+from popexd.complaints import complaint, nearest
 from popexd.errors import ConfigurationError, InputError
 from popexd.protocol.topics import checked_name, valid_name
 
@@ -300,12 +299,12 @@ def _load(kind: type[Config], path: Path | None) -> Config:
     try:
         kind.model_validate_json(json.dumps(tables, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: {_complaint(error, kind)}") from error
+        raise ConfigurationError(f"{path}: {complaint(error, kind)}") from error
     environment = _environment(kind)
     try:
         config = kind.model_validate(_merged(tables, environment))
     except ValidationError as error:
-        raise ConfigurationError(f"environment {_complaint(error, kind, variables=True)}") from error
+        raise ConfigurationError(f"environment {complaint(error, kind, PREFIX)}") from error
     try:
         return _with_credentials(config)
     except ConfigurationError as error:
@@ -344,9 +343,7 @@ def _environment(kind: type[BaseModel]) -> dict[str, Any]:
     for variable in sorted(os.environ):
         section = variable.upper().removeprefix(PREFIX).split("__")[0].lower()
         if variable.upper().startswith(PREFIX) and "__" in variable and section not in sections:
-            raise ConfigurationError(
-                f"environment {variable}: unknown section {section!r}{_nearest(section, sections)}"
-            )
+            raise ConfigurationError(f"environment {variable}: unknown section {section!r}{nearest(section, sections)}")
     try:
         return EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
     except SettingsError as error:
@@ -376,43 +373,3 @@ def _with_credentials(config: Config) -> Config:
         except ConfigurationError as error:
             raise ConfigurationError(f"{name}.{error}") from error
     return config.model_copy(update=dict(brokers))
-
-
-def _complaint(error: ValidationError, kind: type[BaseModel], variables: bool = False) -> str:
-    """Say the first of pydantic's complaints in one line: key (or variable), value, what was expected."""
-    first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
-    key = PREFIX + "__".join(path).upper() if variables else ".".join(path)
-    known = _keys(kind, path[:-1])
-    if first["type"] == "extra_forbidden":
-        what = "unknown section" if len(path) == 1 else "unknown key"
-        return f"{key}: {what}{_nearest(path[-1], known)}"
-    if path[-1:] == ["password"]:
-        return f"{key}: expected password_file, the name of a file"
-    text = first["msg"].removeprefix("Value error, ")
-    for theirs, ours in (("Input should be", "expected"), ("an object", "a table"), ("valid dictionary", "table")):
-        text = text.replace(theirs, ours)
-    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
-    return f"{key}{value}: {text[:1].lower()}{text[1:]}"
-
-
-def _keys(kind: type[BaseModel], path: list[str]) -> set[str]:
-    """Return the keys of the table at `path`."""
-    for part in path:
-        field = kind.model_fields.get(part)
-        annotation = field.annotation if field else None
-        choices = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
-        tables = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
-        if not tables:
-            return set()
-        kind = tables[0]
-    return set(kind.model_fields)
-
-
-def _nearest(word: str, known: set[str]) -> str:
-    if word == "password":
-        return ", expected password_file: a password is read from a file only"
-    close = difflib.get_close_matches(word, sorted(known), n=1)
-    if close:
-        return f", did you mean {close[0]!r}?"
-    return f", expected one of {', '.join(sorted(known))}" if known else ""

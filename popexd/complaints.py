@@ -1,0 +1,53 @@
+"""One line about what is wrong in a file a user wrote, out of what pydantic says."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from types import UnionType
+from typing import get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+
+def complaint(error: ValidationError, kind: type[BaseModel], variable_prefix: str | None = None) -> str:
+    """Say the first thing that is wrong: the key, its value, what was expected.
+
+    `kind` is the model that was validated. With `variable_prefix` the key is written as an environment variable.
+    """
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path) if variable_prefix is None else variable_prefix + "__".join(path).upper()
+    if first["type"] == "extra_forbidden":
+        # The value is not repeated: it may be a password in the wrong place.
+        what = "unknown section" if len(path) == 1 else "unknown key"
+        if path[-1] == "password":
+            return f"{key}: {what}, expected password_file: a password is read from a file only"
+        return f"{key}: {what}{nearest(path[-1], _keys(kind, path[:-1]))}"
+    text = first["msg"].removeprefix("Value error, ")
+    for theirs, ours in (("Input should be", "expected"), ("an object", "a table"), ("valid dictionary", "table")):
+        text = text.replace(theirs, ours)
+    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    return f"{key}{value}: {text[:1].lower()}{text[1:]}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Say what `word` probably was meant to be, else what it could have been; begins with a comma."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(word, choices, n=1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    return f", expected one of {', '.join(choices)}" if choices else ""
+
+
+def _keys(kind: type[BaseModel], path: list[str]) -> set[str]:
+    """Return the keys of the table at `path`."""
+    for part in path:
+        field = kind.model_fields.get(part)
+        annotation = field.annotation if field else None
+        choices = get_args(annotation) if get_origin(annotation) is UnionType else (annotation,)
+        tables = [each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)]
+        if not tables:
+            return set()
+        kind = tables[0]
+    return set(kind.model_fields)

@@ -1,0 +1,170 @@
+"""The per-sample table of a model's exits: how sure each exit was of each sample, and whether it was right.
+
+Exits are not independent: what an early branch leaves over is harder for the later ones. So shares and accuracies are counted on
+the samples themselves, never multiplied from averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popexd.errors import ProfileError
+
+FINAL = "final"
+"""The name of the network's own end among the exits."""
+
+DEFAULT_THRESHOLD = 0.9
+"""Confidence from which a branch answers where neither plan nor profile says otherwise."""
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What becomes of a frame when some branches are evaluated one after the other.
+
+    Attributes:
+        reach: share of frames that each branch evaluates, in order, and last the share that reaches the final exit.
+        shares: share answered by each branch, in order, and last by the final exit.
+        correct: share answered *and right*, likewise; None where the profile has no table.
+    """
+
+    reach: tuple[float, ...]
+    shares: tuple[float, ...]
+    correct: tuple[float, ...] | None
+
+
+class Validation:
+    """Confidence and correctness of every exit on the samples of a validation set.
+
+    Args:
+        exits: names of the exits in the network's order, `final` last.
+        confidence: [exits, samples], in 0..1, kept in the precision given.
+        correct: [exits, samples], booleans.
+        weights: [samples], zero or more, any scale; None counts every sample alike.
+
+    Raises:
+        ProfileError: shapes disagree or a value is out of range.
+    """
+
+    def __init__(
+        self, exits: Sequence[str], confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
+    ) -> None:
+        self.exits = tuple(exits)
+        scores = np.asarray(confidence)
+        self.confidence: NDArray[np.floating] = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+        self.correct: NDArray[np.bool_] = np.asarray(correct, dtype=bool)
+        self._check_shapes()
+        samples = self.confidence.shape[1]
+        given = np.ones(samples) if weights is None else np.asarray(weights, dtype=np.float64)
+        if given.shape != (samples,) or not np.all(np.isfinite(given)) or np.any(given < 0) or given.sum() <= 0:
+            raise ProfileError(f"joint.weights: expected {samples} numbers, none negative, not all zero")
+        self.weights: NDArray[np.float64] | None = None if weights is None else given
+        self._mass = given / given.sum()
+        self._row = {name: index for index, name in enumerate(self.exits)}
+        self._known: dict[tuple[tuple[str, float], ...], Outcomes] = {}
+
+    def _check_shapes(self) -> None:
+        if not self.exits or self.exits[-1] != FINAL or len(set(self.exits)) != len(self.exits):
+            raise ProfileError(f"joint.exits: is {list(self.exits)}, expected distinct names with {FINAL!r} last")
+        if self.confidence.ndim != 2 or self.confidence.shape[0] != len(self.exits) or not self.confidence.shape[1]:
+            raise ProfileError(f"joint.confidence: expected {len(self.exits)} rows of at least one sample")
+        if self.correct.shape != self.confidence.shape:
+            raise ProfileError("joint.correct: expected the same shape as joint.confidence")
+        if not np.all((self.confidence >= 0) & (self.confidence <= 1)):
+            raise ProfileError("joint.confidence: expected numbers in 0..1")
+
+    @property
+    def final_accuracy(self) -> float:
+        """Accuracy of the final exit over the whole set, every sample counted alike: what codecs are measured against."""
+        return float(self.correct[-1].mean())
+
+    def answers(self, branch: str, threshold: float) -> NDArray[np.bool_]:
+        """Which samples `branch` would answer: confidence >= `threshold`."""
+        certain: NDArray[np.bool_] = self.confidence[self._row[branch]] >= threshold
+        return certain
+
+    def outcomes(self, evaluated: Sequence[tuple[str, float]]) -> Outcomes:
+        """Count what becomes of the samples when the (branch, threshold) pairs `evaluated` run in this order."""
+        key = tuple(evaluated)
+        if key not in self._known:
+            self._known[key] = self._count(key)
+        return self._known[key]
+
+    def _count(self, evaluated: tuple[tuple[str, float], ...]) -> Outcomes:
+        left = self._mass
+        reach, shares, right = [1.0], [], []
+        for branch, threshold in evaluated:
+            certain = self.answers(branch, threshold)
+            answered = left[certain]
+            right.append(float(answered[self.correct[self._row[branch]][certain]].sum()))
+            left = np.where(certain, 0.0, left)
+            remaining = float(left.sum()) if not certain.all() else 0.0
+            shares.append(reach[-1] - remaining)
+            reach.append(remaining)
+        shares.append(reach[-1])
+        right.append(float(left[self.correct[-1]].sum()))
+        return Outcomes(tuple(reach), tuple(shares), tuple(right))
+
+    def reweighted(self, evaluated: Sequence[tuple[str, float]], probabilities: Mapping[str, float]) -> Validation:
+        """Weigh the samples anew so that each branch answers the given share of those that it evaluates.
+
+        With all `evaluated` branches running in order, the table then has exactly the conditional `probabilities`
+        (of the branches named there); among themselves, samples that fare alike keep their proportions.
+
+        Raises:
+            ProfileError: a share is asked for that no sample of the table could make up.
+        """
+        mass = self._mass.copy()
+        left = np.ones(mass.shape, dtype=bool)
+        for branch, threshold in evaluated:
+            certain = self.answers(branch, threshold)
+            if branch in probabilities:
+                wanted, total = probabilities[branch], mass[left].sum()
+                for chosen, share in ((left & certain, wanted), (left & ~certain, 1.0 - wanted)):
+                    have = mass[chosen].sum()
+                    if share > 0 and total > 0 and have <= 0:
+                        raise ProfileError(
+                            f"joint: no sample makes up the exit probability {wanted:g} of {branch!r} at threshold {threshold:g}"
+                        )
+                    mass[chosen] *= share * total / have if have > 0 else 0.0
+            left &= ~certain
+        return Validation(self.exits, self.confidence, self.correct, mass)
+
+
+@dataclass(frozen=True)
+class Independent:
+    """Conditional exit probabilities, where there is no table: each branch decides as if alone.
+
+    Attributes:
+        probability: P[answers | evaluated] by branch.
+    """
+
+    probability: Mapping[str, float] = field(default_factory=dict)
+
+    def outcomes(self, evaluated: Sequence[tuple[str, float]]) -> Outcomes:
+        """Multiply what becomes of a frame when `evaluated` run in this order (popex: P[Y=k] = p_k * prod(1 - p_j))."""
+        reach, shares = [1.0], []
+        for branch, _ in evaluated:
+            answered = self.probability.get(branch, 0.0)
+            shares.append(reach[-1] * answered)
+            reach.append(reach[-1] * (1.0 - answered))
+        return Outcomes(tuple(reach), (*shares, reach[-1]), None)
+
+
+def conditional_probabilities(counts: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Turn how many frames each exit answered, in order, final last, into P[answers | evaluated] and the share that gets there.
+
+    >>> conditional_probabilities([200, 300, 400, 100])
+    ([0.2, 0.375, 0.8, 1.0], [1.0, 0.8, 0.5, 0.1])
+    """
+    total = sum(counts)
+    left = total
+    probabilities, reach = [], []
+    for count in counts:
+        reach.append(left / total if total else 0.0)
+        probabilities.append(count / left if left else 0.0)
+        left -= count
+    return probabilities, reach

@@ -1,7 +1,7 @@
 """The per-sample table of a model's exits: how sure each exit was of each sample, and whether it was right.
 
-Exits are not independent: what an early branch leaves over is harder for the later ones. So shares and accuracies are counted on
-the samples themselves, never multiplied from averages.
+Exits are not independent: what an early branch leaves over is harder for the later ones. So shares and accuracies are
+counted on the samples themselves, never multiplied from averages.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Validation:
 
     @property
     def final_accuracy(self) -> float:
-        """Accuracy of the final exit over the whole set, every sample counted alike: what codecs are measured against."""
+        """Accuracy of the final exit, every sample counted alike: what codecs are measured against."""
         return float(self.correct[-1].mean())
 
     def answers(self, branch: str, threshold: float) -> NDArray[np.bool_]:
@@ -126,9 +126,8 @@ class Validation:
                 for chosen, share in ((left & certain, wanted), (left & ~certain, 1.0 - wanted)):
                     have = mass[chosen].sum()
                     if share > 0 and total > 0 and have <= 0:
-                        raise ProfileError(
-                            f"joint: no sample makes up the exit probability {wanted:g} of {branch!r} at threshold {threshold:g}"
-                        )
+                        asked = f"exit probability {wanted:g} of {branch!r} at threshold {threshold:g}"
+                        raise ProfileError(f"joint: no sample could make up an {asked}")
                     mass[chosen] *= share * total / have if have > 0 else 0.0
             left &= ~certain
         return Validation(self.exits, self.confidence, self.correct, mass)
@@ -155,7 +154,7 @@ class Independent:
 
 
 def conditional_probabilities(counts: Sequence[int]) -> tuple[list[float], list[float]]:
-    """Turn how many frames each exit answered, in order, final last, into P[answers | evaluated] and the share that gets there.
+    """Turn counts of answers per exit (in order, final last) into P[answers | evaluated] and the share that gets there.
 
     >>> conditional_probabilities([200, 300, 400, 100])
     ([0.2, 0.375, 0.8, 1.0], [1.0, 0.8, 0.5, 0.1])

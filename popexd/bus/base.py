@@ -17,6 +17,7 @@ from enum import Enum
 from functools import partial
 
 from popexd.bus.topic import check_filter, check_topic, matches
+from popexd.errors import BusError
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,8 @@ class Bus(ABC):
         self.will = will
         self.callback_errors = 0
         self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._reason = ""
         self._subscriptions: dict[str, Subscription] = {}
         self._retained: dict[str, Outgoing] = {}
         self._watchers: list[OnConnection] = []
@@ -224,10 +227,34 @@ class Bus(ABC):
 
         return undo
 
+    def wait_connected(self, seconds: float) -> None:
+        """Wait until connected, for programs that can do nothing without.
+
+        Raises:
+            BusError: not connected in time; the text is the last reason.
+
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.connected, seconds):
+                raise BusError(self._reason or f"no broker answered within {seconds:g} seconds")
+
     def on_connection(self, callback: OnConnection) -> None:
         """Call `callback(connected, reason)` at every change, and when the reason of a failure to connect changes."""
         with self._lock:
             self._watchers.append(callback)
+
+    def dispatch(self, message: Message, identifiers: Iterable[int] = ()) -> None:
+        """Hand a message to the handlers of the subscriptions the broker named, or of every one that matches."""
+        named = set(identifiers)
+        with self._lock:
+            handlers = [
+                handler
+                for subscription in self._subscriptions.values()
+                if (subscription.identifier in named if named else matches(subscription.topic_filter, message.topic))
+                for handler in subscription.handlers
+            ]
+        for handler in handlers:
+            self._guarded(partial(handler, message), message.topic)
 
     @abstractmethod
     def _send(self, outgoing: Outgoing) -> None: ...
@@ -241,25 +268,14 @@ class Bus(ABC):
     @abstractmethod
     def _unsubscribed(self, subscription: Subscription) -> None: ...
 
-    def _dispatch(self, message: Message, identifiers: Iterable[int] = ()) -> None:
-        """Hand a message to the handlers of the subscriptions the broker named, or of every one that matches."""
-        named = set(identifiers)
-        with self._lock:
-            handlers = [
-                handler
-                for subscription in self._subscriptions.values()
-                if (subscription.identifier in named if named else matches(subscription.topic_filter, message.topic))
-                for handler in subscription.handlers
-            ]
-        for handler in handlers:
-            self._guarded(partial(handler, message), message.topic)
-
     def _settle(self, outgoing: Outgoing, delivery: Delivery) -> None:
         if outgoing.on_done is not None:
             self._guarded(partial(outgoing.on_done, delivery), outgoing.message.topic)
 
     def _announce(self, connected: bool, reason: str) -> None:
-        with self._lock:
+        with self._changed:
+            self._reason = reason
+            self._changed.notify_all()
             watchers = list(self._watchers)
         for watcher in watchers:
             self._guarded(partial(watcher, connected, reason), "connection")
@@ -274,6 +290,9 @@ class Bus(ABC):
 
 def _checked(message: Message) -> Message:
     check_topic(message.topic)
+    strings = [text for pair in message.user_properties for text in pair] + [message.response_topic or ""]
+    if any(len(text.encode()) > 65_535 for text in strings) or len(message.correlation_data or b"") > 65_535:
+        raise ValueError("a property of a message holds at most 65535 bytes")
     if message.qos not in {0, 1}:
         raise ValueError(f"qos: {message.qos}, expected 0 or 1")
     return message

@@ -210,7 +210,7 @@ class MemoryBus(Bus):
 
     def _deliver(self, message: Message, subscription: Subscription) -> None:
         if self._connected:
-            self._dispatch(replace(message, qos=min(message.qos, subscription.qos)), (subscription.identifier,))
+            self.dispatch(replace(message, qos=min(message.qos, subscription.qos)), (subscription.identifier,))
 
     def _send(self, outgoing: Outgoing) -> None:
         with self._lock:

@@ -54,32 +54,35 @@ class Outbox(Generic[Item]):
         pushed_out = []
         if entry.key is not None:
             pushed_out = [waiting for waiting in self._waiting if waiting.key == entry.key]
-            self._forget(pushed_out)
+            for waiting in pushed_out:
+                self._waiting.remove(waiting)
+                self.queued_bytes -= waiting.bytes
         while self.queued_bytes + entry.bytes > self.queue_bytes:
-            oldest = self._waiting.popleft()
-            self.queued_bytes -= oldest.bytes
-            pushed_out.append(oldest)
+            pushed_out.append(self._take_oldest())
         (self._waiting.appendleft if first else self._waiting.append)(entry)
         self.queued_bytes += entry.bytes
         return [(entry.item, Delivery.DROPPED) for entry in pushed_out]
 
-    def expire(self, now: float) -> list[tuple[Item, Delivery]]:
-        """Take out what waited past its expiry."""
-        late = [entry for entry in self._waiting if entry.expires_at is not None and entry.expires_at <= now]
-        self._forget(late)
-        return [(entry.item, Delivery.STALE) for entry in late]
+    def next(self, now: float) -> tuple[Entry[Item] | None, list[tuple[Item, Delivery]]]:
+        """Move the oldest waiting entry in flight and return it, with those ahead of it that waited past their expiry.
 
-    def next(self) -> Entry[Item] | None:
-        """Move the oldest waiting entry in flight and return it; None when nothing waits or the window is full."""
-        if not self._waiting or len(self._in_flight) >= self.window_messages:
-            return None
-        if self._in_flight and self.in_flight_bytes + self._waiting[0].bytes > self.window_bytes:
-            return None
-        entry = self._waiting.popleft()
-        self.queued_bytes -= entry.bytes
-        self.in_flight_bytes += entry.bytes
-        self._in_flight[entry] = None
-        return entry
+        None when nothing waits or the window is full.
+        """
+        late = []
+        while self._waiting:
+            entry = self._waiting[0]
+            if entry.expires_at is not None and entry.expires_at <= now:
+                late.append((entry.item, Delivery.STALE))
+                self._take_oldest()
+                continue
+            full = len(self._in_flight) >= self.window_messages
+            if full or (self._in_flight and self.in_flight_bytes + entry.bytes > self.window_bytes):
+                break
+            self._take_oldest()
+            self._in_flight[entry] = None
+            self.in_flight_bytes += entry.bytes
+            return entry, late
+        return None, late
 
     def done(self, entry: Entry[Item]) -> bool:
         """Take an entry out of the window; False when it was not in it any more."""
@@ -105,7 +108,7 @@ class Outbox(Generic[Item]):
             self.queued_bytes += entry.bytes
         return left
 
-    def _forget(self, entries: list[Entry[Item]]) -> None:
-        for entry in entries:
-            self._waiting.remove(entry)
-            self.queued_bytes -= entry.bytes
+    def _take_oldest(self) -> Entry[Item]:
+        entry = self._waiting.popleft()
+        self.queued_bytes -= entry.bytes
+        return entry

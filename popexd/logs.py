@@ -36,8 +36,10 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     """Send everything of at least `level`, other libraries' warnings included, to `stream` (standard error)."""
     stream = sys.stderr if stream is None else stream
     journal = _is_journal(stream)
-    coloured = format == "console" or (format == "auto" and stream.isatty())
-    final: list[Processor] = [_renderer(format, coloured and not journal)]
+    coloured = not journal and (format == "console" or (format == "auto" and stream.isatty()))
+    final: list[Processor] = [_renderer(format, coloured)]
+    if coloured:
+        final.insert(0, _printable)
     if journal:
         final.append(_with_priority)
     else:
@@ -153,7 +155,15 @@ def _plain(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
 
 def _value(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return repr(text) if not text or re.search(r"[\s\"'=]", text) else text
+    return text if text.isprintable() and re.fullmatch(r"[^\s\"'=]+", text) else repr(text)
+
+
+def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Show control characters instead of sending them to a terminal; a traceback keeps its line breaks."""
+    return {
+        key: repr(value) if isinstance(value, str) and key != "exception" and not value.isprintable() else value
+        for key, value in event.items()
+    }
 
 
 def _with_priority(_logger: WrappedLogger, method: str, rendered: Any) -> str:

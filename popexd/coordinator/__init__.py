@@ -1,0 +1,1 @@
+"""The brain: `Coordinator.handle(event, now) -> effects`. No clock, no thread, no socket, no file."""

@@ -1,0 +1,54 @@
+"""What anyone allowed may ask of the agent: probe, replan, set, status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from popexd.coordinator.events import RequestReceived, Respond
+from popexd.errors import InputError
+
+if TYPE_CHECKING:
+    from popexd.coordinator.brain import Coordinator
+
+
+def carry_out(brain: Coordinator, request: RequestReceived, now: float) -> Respond | None:
+    """Carry out a request; return the response, None where no transaction asks for one."""
+    try:
+        data = _data(brain, request, now)
+    except InputError as error:
+        brain.statistics.requests_rejected["value"] += 1
+        return _respond(request, error=str(error))
+    return _respond(request, data=data)
+
+
+def _respond(request: RequestReceived, data: dict[str, Any] | None = None, error: str | None = None) -> Respond | None:
+    if request.transaction is None:
+        return None
+    return Respond(request.verb, request.transaction, data, error)
+
+
+def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str, Any]:
+    world = brain.world
+    planner = world.planner
+    if request.verb == "probe":
+        world.uplink.due(now, force=True)
+        return {"ordered": world.uplink.usable, "workers": sorted(world.workers)}
+    if request.verb == "replan":
+        world.consider("request", now, urgent=True)
+        assert planner.decision is not None
+        return {"plan_id": planner.decision.plan_id, "cut": planner.decision.cut}
+    if request.verb == "set":
+        planner.settings = planner.settings.updated(request.fields, planner.exits)
+        world.notice("settings.changed", **request.fields)
+        world.consider("set", now, urgent=True)
+        return asdict(planner.settings)
+    decision = planner.decision
+    return {
+        "settings": asdict(planner.settings),
+        "plan_id": decision.plan_id if decision is not None else None,
+        "cut": decision.cut if decision is not None else None,
+        "uplink": {"connected": world.uplink.connected, "usable": world.uplink.usable},
+        "workers": {name: tier.label for name, (tier, _) in sorted(world.workers.items())},
+        "frames": brain.statistics.snapshot(now)["frames"],
+    }

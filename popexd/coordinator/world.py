@@ -1,0 +1,121 @@
+"""The world around the frames: the uplink, the workers, and the plan that follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from popexd.coordinator.events import Decided, Effect, Notice, ProbeReturned, SpeedMeasured, UplinkChanged, WorkerChanged
+from popexd.coordinator.planning import Planner
+from popexd.coordinator.uplink import Uplink
+from popexd.plan import Tier
+
+
+class World:
+    """Who is there, how they are reached, and what is planned with them; orders go to `out`."""
+
+    def __init__(self, planner: Planner, uplink: Uplink, out: list[Effect]) -> None:
+        self.planner = planner
+        self.uplink = uplink
+        self.workers: dict[str, tuple[Tier, Any]] = {}
+        self._out = out
+        self._complained: str | None = None
+
+    def profiles(self) -> dict[Tier, Any]:
+        """Return a profile for every tier that has a worker online for this model."""
+        return {tier: profile for _, (tier, profile) in sorted(self.workers.items()) if profile is not None}
+
+    def probe_tier(self) -> Tier | None:
+        """Return the tier whose workers are to answer probes: the highest that is there."""
+        return max((tier for tier, _ in self.workers.values()), default=None)
+
+    def notice(self, event: str, **fields: Any) -> None:
+        """Order an event to be published."""
+        self._out.append(Notice(event, fields))
+
+    def consider(self, reason: str, now: float, urgent: bool = False) -> None:
+        """Solve again and, if that changes anything worth telling, put the new decision in force."""
+        before = self.planner.decision
+        decision = self.planner.consider(
+            self.profiles(), self.uplink.link, self.uplink.max_packet_bytes, reason, now, urgent
+        )
+        if self.planner.infeasible != self._complained:
+            self._complained = self.planner.infeasible
+            if self._complained is not None:
+                self.notice("plan.infeasible", detail=self._complained)
+        if decision is None:
+            return
+        self._out.append(Decided(decision))
+        if before is not None and before.plan_id != decision.plan_id:
+            self.notice("plan.changed", plan_id=decision.plan_id, cut=decision.cut, reason=reason)
+
+    # ------------------------------------------------------------------------------------------ the uplink
+
+    def uplink_changed(self, event: UplinkChanged, now: float) -> None:
+        """Take in that the uplink's broker was reached or lost; presence is told anew after a connect."""
+        was = self.uplink.connected
+        self.uplink.connection(event.connected, event.max_packet_bytes, now)
+        if not event.connected:
+            self.workers.clear()
+        if was != event.connected:
+            self.notice("uplink.connected" if event.connected else "uplink.lost", reason=event.reason)
+        self.consider("uplink connected" if event.connected else "uplink lost", now, urgent=True)
+
+    def link_changed(self, now: float) -> None:
+        """Follow a change of the link: tell it, plan on what is known, and probe to know it better."""
+        link = self.uplink.link
+        rate = None if link is None else round(link.bits_per_second)
+        self.notice("link.changed", bits_per_second=rate)
+        self.uplink.order_probe()
+        self.consider("link", now, urgent=True)
+
+    def lose_uplink(self, reason: str, now: float) -> None:
+        """Take in that nothing comes back any more; probing goes on until something does."""
+        self.uplink.lost(now)
+        self.outage(reason, now)
+
+    def outage(self, reason: str, now: float) -> None:
+        """Tell that the uplink is out and plan without it."""
+        self.notice("uplink.lost", reason=reason)
+        self.consider("outage", now, urgent=True)
+
+    def probe_returned(self, event: ProbeReturned, now: float) -> None:
+        """Take in a probe's echo."""
+        was_suspect = self.uplink.suspect
+        known = self.uplink.link is not None
+        changed = self.uplink.probe_returned(event.sequence, event.far_seconds, now)
+        if was_suspect and not self.uplink.suspect:
+            self.notice("uplink.restored")
+        if changed:
+            self.link_changed(now)
+        elif not known or not self.uplink.busy:
+            self.consider("probe", now)
+
+    def speed_measured(self, event: SpeedMeasured, now: float) -> None:
+        """Take in an outside speed test."""
+        self.uplink.estimator.add_speedtest(event.bits_per_second, now)
+        self.consider("speedtest", now)
+
+    # ------------------------------------------------------------------------------------------ the workers
+
+    def worker_changed(self, event: WorkerChanged, now: float) -> None:
+        """Take in a worker's presence or profile."""
+        known = self.workers.get(event.worker)
+        if not event.online:
+            if self.workers.pop(event.worker, None) is not None:
+                self.notice("worker.lost", worker=event.worker, tier=event.tier.label)
+                self.consider("worker lost", now, urgent=True)
+            return
+        profile = event.profile if event.profile is not None or known is None else known[1]
+        self.workers[event.worker] = (event.tier, profile)
+        if known is None:
+            self.notice("worker.found", worker=event.worker, tier=event.tier.label)
+            self.uplink.order_probe()
+        if known is None or known[1] != profile:
+            self.consider("worker found", now, urgent=True)
+
+    def unfit(self, worker: str, now: float) -> None:
+        """Take in that a worker does not hold our model after all."""
+        known = self.workers.get(worker)
+        if known is not None and known[1] is not None:
+            self.workers[worker] = (known[0], None)
+            self.consider("worker unfit", now, urgent=True)

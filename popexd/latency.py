@@ -41,6 +41,7 @@ class Prediction:
         exit_probabilities: share of frames answered by each running branch, and by `final`.
         stages: mean seconds that each tier (`device`, `edge`, `cloud`) and link (`device_link`, `edge_link`,
             `direct_link`) is busy; one over the largest is the highest rate of frames.
+        path_seconds: time of a frame that leaves at each running branch, and at `final`.
     """
 
     seconds: float
@@ -53,6 +54,7 @@ class Prediction:
     agreement: float
     exit_probabilities: Mapping[str, float]
     stages: Mapping[str, float]
+    path_seconds: Mapping[str, float]
 
     @property
     def bottleneck_seconds(self) -> float:
@@ -123,6 +125,7 @@ class _Walk:
             agreement=self.agreement,
             exit_probabilities=dict(zip(self.names, self.outcomes.shares, strict=True)),
             stages=self.busy,
+            path_seconds=dict(zip(self.names, (seconds for seconds, _ in self.answered), strict=True)),
         )
 
     def spend(self, seconds: float, stage: str | None) -> None:

@@ -160,7 +160,8 @@ class _Connection:
                 if selector.get_key(connection).events != wanted:
                     selector.modify(connection, wanted)
                 decrypted = isinstance(connection, ssl.SSLSocket) and connection.pending() > 0
-                ready = {key.fileobj: events for key, events in selector.select(0.0 if decrypted else 0.5)}
+                patience = 0.0 if decrypted or self._bus.woken else 0.5
+                ready = {key.fileobj: events for key, events in selector.select(patience)}
                 if wake_reader in ready:
                     wake_reader.recv(4096)
                 if decrypted or ready.get(connection, 0) & selectors.EVENT_READ:

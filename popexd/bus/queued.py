@@ -81,7 +81,7 @@ class QueuedBus(Bus):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake_writer: socket.socket | None = None
-        self._woken = False
+        self.woken = False
 
     @property
     def connected(self) -> bool:
@@ -107,7 +107,7 @@ class QueuedBus(Bus):
         reader.setblocking(False)
         writer.setblocking(False)
         self._wake_writer = writer
-        self._woken = False
+        self.woken = False
         self._thread = threading.Thread(
             target=self._run, args=(reader, writer), name=f"mqtt-{self.address}", daemon=True
         )
@@ -160,9 +160,9 @@ class QueuedBus(Bus):
 
     def _wake(self) -> None:
         with self._lock:
-            writer = None if self._woken else self._wake_writer
-            self._woken = True
-        if writer is not None:
+            writer = None if self.woken else self._wake_writer
+            self.woken = True
+        if writer is not None and threading.current_thread() is not self._thread:
             with contextlib.suppress(OSError):  # closed: the thread has ended
                 writer.send(b"\0")
 
@@ -247,9 +247,9 @@ class QueuedBus(Bus):
         self._announce(True, "")
 
     def filter_changes(self) -> list[tuple[Subscription, bool]]:
-        """Return the subscriptions to put in force (True) or to end (False); from here on `_wake` wakes again."""
+        """Return the subscriptions to put in force (True) or to end (False); `woken` is false from here on."""
         with self._lock:
-            self._woken = False
+            self.woken = False
             changes = list(self._filter_changes)
             self._filter_changes.clear()
         return changes

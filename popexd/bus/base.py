@@ -7,7 +7,6 @@ only put something on a queue. One that raises is counted in `callback_errors` a
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -18,8 +17,9 @@ from functools import partial
 
 from popexd.bus.topic import check_filter, check_topic, matches
 from popexd.errors import BusError
+from popexd.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Delivery(Enum):
@@ -285,7 +285,7 @@ class Bus(ABC):
             callback()
         except Exception:  # whatever a caller's code raises must not end the transport's thread
             self.callback_errors += 1
-            logger.exception("callback.failed about=%s", about)
+            logger.exception("callback.failed", about=about)
 
 
 def _checked(message: Message) -> Message:

@@ -13,7 +13,6 @@ paho serves as codec and bookkeeper of a single connection. Its own thread, queu
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import socket
 import ssl
@@ -32,8 +31,9 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from popexd.bus.base import Delivery, Message, Outgoing, Subscription, Will
 from popexd.bus.queued import QueuedBus, QueueLimits, Sending
 from popexd.errors import ConfigurationError
+from popexd.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _UNSUPPORTED_VERSION = 0x84
 _NO_MATCHING_SUBSCRIBERS = 0x10
@@ -235,7 +235,7 @@ class _Connection:
     ) -> None:
         topic_filter = self._unconfirmed.pop(mid, "")
         if codes and codes[0].is_failure:
-            logger.error("subscription.refused filter=%s reason=%s", topic_filter, codes[0])
+            logger.error("subscription.refused", filter=topic_filter, reason=str(codes[0]))
         self._online_if_confirmed()
 
     def _online_if_confirmed(self) -> None:
@@ -266,7 +266,7 @@ class _Connection:
         if code.value == _NO_MATCHING_SUBSCRIBERS:
             delivery = Delivery.NO_SUBSCRIBERS
         elif code.is_failure:
-            logger.warning("publish.refused topic=%s reason=%s", sending[1].item.message.topic, code)
+            logger.warning("publish.refused", topic=sending[1].item.message.topic, reason=str(code))
             delivery = Delivery.REFUSED
         self._bus.done(sending, delivery)
 

@@ -7,7 +7,6 @@ and is the only one to touch them; other threads put something into an outbox an
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 import threading
 import time
@@ -19,8 +18,9 @@ from typing import Protocol
 
 from popexd.bus.base import Bus, Delivery, Outgoing, Subscription, Will
 from popexd.bus.outbox import Entry, Outbox
+from popexd.logs import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _PROTOCOL_LIMIT_BYTES = 268_435_460
 _TAKEN_OVER = 0x8E
@@ -183,7 +183,7 @@ class QueuedBus(Bus):
                 try:
                     connection.run(reader)
                 except Exception as error:  # a broker's odd bytes, or a bug of ours, must not end the reconnecting
-                    logger.exception("connection.failed address=%s", self.address)
+                    logger.exception("connection.failed", address=self.address)
                     connection.reason = connection.reason or f"{self.address}: {type(error).__name__}: {error}"
                 if connection.was_online:
                     retry_seconds = self.limits.retry_seconds
@@ -202,7 +202,7 @@ class QueuedBus(Bus):
         if self.stopping:
             self._announce(False, "stopped")
         elif news:
-            logger.warning("connection.lost reason=%s", connection.reason)
+            logger.warning("connection.lost", reason=connection.reason)
             self._announce(False, connection.reason)
 
     def _blame(self, broker_code: int) -> None:
@@ -217,7 +217,7 @@ class QueuedBus(Bus):
                 self._retained.pop(entry.item.message.topic, None)
             if broker_code == _PACKET_TOO_LARGE:
                 self._limit_bytes = entry.bytes - 1
-        logger.error("message.refused topic=%s bytes=%d", entry.item.message.topic, entry.bytes)
+        logger.error("message.refused", topic=entry.item.message.topic, bytes=entry.bytes)
         self._settle(entry.item, Delivery.TOO_LARGE if broker_code == _PACKET_TOO_LARGE else Delivery.REFUSED)
 
     def _interrupt(self, survives: Callable[[Outgoing], bool]) -> None:

@@ -1,0 +1,169 @@
+"""Mosquitto's configuration and access list, rendered from settings and from the topic table.
+
+Refused rather than rendered: a broker that strangers can reach and that asks for no password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from popexd.errors import ConfigurationError
+from popexd.protocol.topics import TABLE, checked_name
+
+Role = Literal["agent", "worker", "camera", "monitor", "operator"]
+ROLES: tuple[Role, ...] = ("agent", "worker", "camera", "monitor", "operator")
+ACCESS: tuple[str, ...] = ("write", "read")
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A name in the password file and what it is for.
+
+    An agent is named as its device, a worker as in its configuration: their topics carry that name.
+    """
+
+    name: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """What the rendered configuration can differ in.
+
+    `max_packet_bytes` leaves room for a camera frame of the agent's default limit, written as base64 in JSON.
+    `max_queued_messages` bounds what waits for one slow client, at QoS 0 too.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 1883
+    websockets_port: int | None = None
+    password_file: Path | None = None
+    acl_file: Path | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    max_packet_bytes: int = 16_777_216
+    max_queued_messages: int = 200
+    max_queued_bytes: int = 33_554_432
+    system_user: str | None = None
+
+
+def render(settings: BrokerSettings) -> str:
+    """Return the text of a mosquitto.conf.
+
+    Raises:
+        ConfigurationError: reachable from outside without passwords, or a value the file cannot hold.
+
+    """
+    check(settings)
+    lines = [
+        "# Rendered by `popexd broker render`; written for Mosquitto 2.0 and later.",
+        "per_listener_settings false",
+        "persistence false",
+        "# Without it every acknowledgement of QoS 1 waits 40 ms for Nagle's algorithm.",
+        "set_tcp_nodelay true",
+        f"max_packet_size {settings.max_packet_bytes}",
+        "max_inflight_messages 20",
+        f"max_queued_messages {settings.max_queued_messages}",
+        f"max_queued_bytes {settings.max_queued_bytes}",
+        f"allow_anonymous {'true' if settings.password_file is None else 'false'}",
+        *_option("password_file", settings.password_file),
+        *_option("acl_file", settings.acl_file),
+        *_option("user", settings.system_user),
+        "log_dest stderr",
+        "log_type error",
+        "log_type warning",
+        "log_type notice",
+        "log_type information",
+        "",
+        *_listener(settings, settings.port),
+    ]
+    if settings.websockets_port is not None:
+        lines += ["", *_listener(settings, settings.websockets_port), "protocol websockets"]
+    return "\n".join(lines) + "\n"
+
+
+def check(settings: BrokerSettings) -> None:
+    """Refuse what would be unsafe or could not be written down.
+
+    Raises:
+        ConfigurationError: see there.
+
+    """
+    if settings.password_file is None and not is_loopback(settings.host):
+        raise ConfigurationError(
+            f"broker host: {settings.host} can be reached by others, expected a password file as well, "
+            "or 127.0.0.1 for this machine alone"
+        )
+    if (settings.cert_file is None) != (settings.key_file is None):
+        raise ConfigurationError("broker: expected cert_file and key_file together, or neither")
+    if settings.ca_file is not None and settings.cert_file is None:
+        raise ConfigurationError("broker ca_file: asks clients for certificates, expected cert_file and key_file too")
+    for port in (settings.port, settings.websockets_port):
+        if port is not None and not 0 < port < 65_536:
+            raise ConfigurationError(f"broker port: {port}, expected 1 to 65535")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`; a name other than localhost could mean anything."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def render_acl(users: Iterable[User], site: str | None = None) -> str:
+    """Return the text of an access list: each user may do what the topic table grants its role, and nothing else.
+
+    Args:
+        users: whom to grant what.
+        site: the only site they may touch; None for any.
+
+    Raises:
+        ConfigurationError: a name that cannot be part of a topic, or an unknown role.
+
+    """
+    blocks = ["# Rendered by `popexd broker render` from the topic table. Who is not named here may do nothing."]
+    for user in users:
+        if user.role not in ROLES:
+            raise ConfigurationError(f"user {user.name}: role {user.role!r}, expected one of {', '.join(ROLES)}")
+        checked_name(user.name, "user")
+        blocks.append("\n".join([f"# {user.role}", f"user {user.name}", *grants(user, site)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def grants(user: User, site: str | None = None) -> list[str]:
+    """Return the access lines of one user, each `topic read|write <filter>`, without repetitions."""
+    own = {"agent": "device", "worker": "worker"}.get(user.role)
+    levels = {"site": site, own: user.name}
+    lines = []
+    for rule in TABLE:
+        topic_filter = re.sub(r"\{(\w+)\}", lambda level: levels.get(level[1]) or "+", rule.pattern)
+        for access, roles in (("write", rule.writers), ("read", rule.readers)):
+            if user.role in roles:
+                lines.append(f"topic {access} {topic_filter}")
+    return list(dict.fromkeys(lines))
+
+
+def _listener(settings: BrokerSettings, port: int) -> list[str]:
+    lines = [f"listener {port} {settings.host}"]
+    lines += [*_option("certfile", settings.cert_file), *_option("keyfile", settings.key_file)]
+    if settings.ca_file is not None:
+        lines += [*_option("cafile", settings.ca_file), "require_certificate true"]
+    return lines
+
+
+def _option(name: str, value: Path | str | None) -> list[str]:
+    if value is None:
+        return []
+    text = str(value)
+    if text != text.strip() or not text.isprintable():
+        raise ConfigurationError(f"broker {name}: {text!r}, expected no surrounding spaces or control characters")
+    return [f"{name} {text}"]

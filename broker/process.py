@@ -1,0 +1,236 @@
+"""A real Mosquitto as a child process, for the demo, the tests and `popexd broker run`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from popexd.errors import BusError, ConfigurationError
+
+from .config import BrokerSettings, User, check, render, render_acl
+
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # a user's PATH often lacks them
+_START_SECONDS = 10.0
+_STOP_SECONDS = 5.0
+
+
+def find_mosquitto() -> str:
+    """Return the path of the `mosquitto` program.
+
+    Raises:
+        ConfigurationError: it is not installed.
+
+    """
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    found = shutil.which("mosquitto", path=path)
+    if found is None:
+        raise ConfigurationError("mosquitto: not found, expected the package 'mosquitto' to be installed")
+    return found
+
+
+class Broker:
+    """Mosquitto on a port of this machine, between `start` and `stop`.
+
+    Args:
+        port: 0 takes a free one, the same again after `restart`.
+        folder: for the configuration and the log; None for a temporary one that goes with `stop`.
+        settings: all the rest; its port is not used.
+        users: who may do what, written to an access list; none for everybody everything.
+
+    """
+
+    def __init__(
+        self,
+        port: int = 0,
+        folder: Path | None = None,
+        settings: BrokerSettings | None = None,
+        users: tuple[User, ...] = (),
+    ) -> None:
+        self.port = port
+        self.settings = settings or BrokerSettings()
+        self.users = users
+        self._any_port = port == 0
+        self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self.settings.host
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while it runs."""
+        return self._process.pid if self.running and self._process is not None else None
+
+    @property
+    def running(self) -> bool:
+        """Whether the child is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """What Mosquitto has written so far, all runs together."""
+        file = self._log_file
+        return file.read_text(errors="replace") if file is not None and file.exists() else ""
+
+    def start(self) -> None:
+        """Run the child and wait until it accepts connections.
+
+        Raises:
+            ConfigurationError: Mosquitto is not installed, or the settings are unsafe.
+            BusError: it ended at once; the text carries its last words.
+
+        """
+        if self.running:
+            return
+        program = find_mosquitto()
+        attempts = 5 if self._any_port else 1
+        for attempt in range(1, attempts + 1):
+            if self._any_port:
+                self.port = free_port(self.settings.host)
+            try:
+                self._launch(program)
+            except BusError as error:
+                # Between looking for a free port and binding it, somebody else may take it.
+                if attempt == attempts or "in use" not in str(error):
+                    raise
+            else:
+                self._any_port = False
+                return
+
+    def stop(self) -> None:
+        """End the child, politely first, and remove the temporary folder."""
+        self._end(signal.SIGTERM)
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
+    def kill(self) -> None:
+        """End the child at once, as a power cut would."""
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """Kill it if it runs, and start it again on the same port; it remembers nothing."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Stop its clock: connections stay open and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._signal(signal.SIGCONT)
+
+    def wait(self) -> int:
+        """Wait until the child ends; returns its exit status."""
+        return 0 if self._process is None else self._process.wait()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def _log_file(self) -> Path | None:
+        folder = self._folder or (Path(self._temporary.name) if self._temporary else None)
+        return folder / "mosquitto.log" if folder else None
+
+    def _launch(self, program: str) -> None:
+        configuration = self._write_configuration()
+        log_file = configuration.with_name("mosquitto.log")
+        begin = log_file.stat().st_size if log_file.exists() else 0
+        with log_file.open("ab") as log:
+            # A session of its own: Ctrl-C on a terminal is for its parent, which still has farewells to say through it.
+            self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
+                [program, "-c", str(configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + _START_SECONDS
+        while not (b" running" in log_file.read_bytes()[begin:] and _accepts(self.settings.host, self.port)):
+            if not self.running or time.monotonic() > deadline:
+                self._end(signal.SIGKILL)
+                words = last_words(log_file.read_bytes()[begin:].decode(errors="replace"))
+                raise BusError(f"mosquitto on {self.settings.host}:{self.port} did not start: {words}")
+            time.sleep(0.01)
+
+    def _write_configuration(self) -> Path:
+        settings = replace(self.settings, port=self.port)
+        if os.geteuid() == 0 and settings.system_user is None:
+            # As root it would change to the user `mosquitto`, who cannot read our files.
+            settings = replace(settings, system_user=pwd.getpwuid(0).pw_name)
+        check(settings)
+        if self._folder is None and self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="popexd-broker-")
+        folder = self._folder or Path(self._temporary.name if self._temporary else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.users:
+            settings = replace(settings, acl_file=folder / "acl")
+            write_private(folder / "acl", render_acl(self.users))
+        write_private(folder / "mosquitto.conf", render(settings))
+        return folder / "mosquitto.conf"
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(number)
+            process.send_signal(signal.SIGCONT)  # a paused one hears nothing else
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a port that nobody listens on at this moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def last_words(log: str) -> str:
+    """Return the line of a log that says best why Mosquitto ended, without its time stamp."""
+    lines = [re.sub(r"^\d+: ", "", line) for line in log.strip().splitlines()] or ["no output"]
+    return next((line for line in reversed(lines) if line.startswith("Error")), lines[-1])
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read: Mosquitto warns of others."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+def _accepts(host: str, port: int) -> bool:
+    # A broker on every address is asked on loopback.
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 compared, not bound
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=1.0):
+        return True
+    return False

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 
-def complaint(error: ValidationError, kind: type[BaseModel], variable_prefix: str | None = None) -> str:
+def complaint(
+    error: ValidationError, kind: type[BaseModel], spelling: Callable[[Iterable[str]], str] = ".".join
+) -> str:
     """Say the first thing that is wrong: the key, its value, what was expected.
 
-    `kind` is the model that was validated. With `variable_prefix` the key is written as an environment variable.
+    `kind` is the model that was validated; `spelling` writes the path to a key as the user wrote it.
     """
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key = ".".join(path) if variable_prefix is None else variable_prefix + "__".join(path).upper()
+    key = spelling(path)
     if first["type"] == "extra_forbidden":
         # The value is not repeated: it may be a password in the wrong place.
         what = "unknown section" if len(path) == 1 else "unknown key"

@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -304,7 +304,7 @@ def _load(kind: type[Config], path: Path | None) -> Config:
     try:
         config = kind.model_validate(_merged(tables, environment))
     except ValidationError as error:
-        raise ConfigurationError(f"environment {complaint(error, kind, PREFIX)}") from error
+        raise ConfigurationError(f"environment {complaint(error, kind, _variable)}") from error
     try:
         return _with_credentials(config)
     except ConfigurationError as error:
@@ -348,6 +348,10 @@ def _environment(kind: type[BaseModel]) -> dict[str, Any]:
         return EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
     except SettingsError as error:
         raise ConfigurationError(f"environment {PREFIX}…: {error}, expected JSON") from error
+
+
+def _variable(path: Iterable[str]) -> str:
+    return PREFIX + "__".join(path).upper()
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

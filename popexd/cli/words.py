@@ -1,0 +1,39 @@
+"""How figures and foreign text are written for people; the only place where seconds become milliseconds."""
+
+from __future__ import annotations
+
+from popexd.protocol.messages import LinkFigures
+
+
+def printable(text: str) -> str:
+    """Return text from outside with control characters shown instead of sent to the terminal."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def milliseconds(seconds: float | None) -> str:
+    """Write a duration in milliseconds, `-` for none."""
+    return "-" if seconds is None else f"{seconds * 1000:.1f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share in per cent, `-` for none."""
+    return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def link(figures: LinkFigures) -> str:
+    """Write what is known of a hop: rate and round trip."""
+    if figures.bits_per_second is None:
+        return "unknown"
+    rate = f"{figures.bits_per_second / 1e6:.3g} Mbit/s"
+    if figures.round_trip_seconds is None:
+        return rate
+    return f"{rate}, {milliseconds(figures.round_trip_seconds)} ms round trip"
+
+
+def cut(where: str | list[str]) -> str:
+    """Say in words where the model is cut."""
+    if where == "input":
+        return "input (all of it away from the device)"
+    if where == "output":
+        return "output (all of it on the device)"
+    return printable(where if isinstance(where, str) else " + ".join(where))

@@ -36,7 +36,8 @@ class BrokerSettings:
     """What the rendered configuration can differ in.
 
     `max_packet_bytes` leaves room for a camera frame of the agent's default limit, written as base64 in JSON.
-    `max_queued_messages` bounds what waits for one slow client, at QoS 0 too.
+    `max_queued_messages` bounds what waits for one slow client, at QoS 0 too. `extra_lines` are appended as they are,
+    before the listeners; of an option given twice Mosquitto takes the last.
     """
 
     host: str = "127.0.0.1"
@@ -51,6 +52,7 @@ class BrokerSettings:
     max_queued_messages: int = 200
     max_queued_bytes: int = 33_554_432
     system_user: str | None = None
+    extra_lines: tuple[str, ...] = ()
 
 
 def render(settings: BrokerSettings) -> str:
@@ -80,6 +82,7 @@ def render(settings: BrokerSettings) -> str:
         "log_type warning",
         "log_type notice",
         "log_type information",
+        *settings.extra_lines,
         "",
         *_listener(settings, settings.port),
     ]

@@ -15,7 +15,6 @@ from importlib.metadata import entry_points
 from typing import Any
 
 import popexd
-from popexd.complaints import nearest
 from popexd.errors import InputError, PopexdError
 
 USAGE = 2
@@ -124,6 +123,8 @@ def _load(name: str) -> Any:
         return point.load()
     if entry is not None:
         raise InputError(f"{name}: this installation has no such program, expected popexd to be installed with pip")
+    from popexd.complaints import nearest
+
     known = {each for commands in COMMANDS.values() for each in commands}
     raise InputError(f"no command {name!r}{nearest(name, known)}; popexd --help lists them")
 

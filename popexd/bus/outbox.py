@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,8 +47,8 @@ class Outbox(Generic[Item]):
         """Return the entries handed out and not yet done, oldest first."""
         return tuple(self._in_flight)
 
-    def offer(self, entry: Entry[Item], *, first: bool = False) -> list[tuple[Item, Delivery]]:
-        """Queue an entry, ahead of all others if `first`; returns what had to make room for it."""
+    def offer(self, entry: Entry[Item]) -> list[tuple[Item, Delivery]]:
+        """Queue an entry; returns what had to make room for it."""
         if entry.bytes > self.queue_bytes:
             return [(entry.item, Delivery.TOO_LARGE)]
         pushed_out = []
@@ -59,9 +59,23 @@ class Outbox(Generic[Item]):
                 self.queued_bytes -= waiting.bytes
         while self.queued_bytes + entry.bytes > self.queue_bytes:
             pushed_out.append(self._take_oldest())
-        (self._waiting.appendleft if first else self._waiting.append)(entry)
+        self._waiting.append(entry)
         self.queued_bytes += entry.bytes
         return [(entry.item, Delivery.DROPPED) for entry in pushed_out]
+
+    def precede(self, entries: Sequence[Entry[Item]]) -> list[tuple[Item, Delivery]]:
+        """Queue entries, in their order, ahead of all that wait; returns what had to make room and what has none."""
+        total_bytes = sum(entry.bytes for entry in entries)
+        left = []
+        while self._waiting and self.queued_bytes + total_bytes > self.queue_bytes:
+            left.append((self._take_oldest().item, Delivery.DROPPED))
+        for entry in reversed(entries):
+            if self.queued_bytes + entry.bytes > self.queue_bytes:
+                left.append((entry.item, Delivery.TOO_LARGE))
+                continue
+            self._waiting.appendleft(entry)
+            self.queued_bytes += entry.bytes
+        return left
 
     def next(self, now: float) -> tuple[Entry[Item] | None, list[tuple[Item, Delivery]]]:
         """Move the oldest waiting entry in flight and return it, with those ahead of it that waited past their expiry.

@@ -240,9 +240,7 @@ class QueuedBus(Bus):
         """Take note that the subscriptions are in force: publish what is retained, then what waits."""
         with self._lock:
             self._online = True
-            settled = []
-            for outgoing in reversed(self._retained.values()):
-                settled += self._control.offer(_entry(outgoing), first=True)
+            settled = self._control.precede([_entry(outgoing) for outgoing in self._retained.values()])
         self._settle_all(settled)
         self._announce(True, "")
 

@@ -20,7 +20,7 @@ steps = st.lists(
             st.sampled_from([None, None, "a", "b"]),
             st.none() | st.integers(0, 9),
         ),
-        st.tuples(st.just("first"), st.integers(0, 120)),
+        st.tuples(st.just("precede"), st.lists(st.integers(0, 60), max_size=3)),
         st.tuples(st.just("next")),
         st.tuples(st.just("done"), st.integers(0, 5)),
         st.tuples(st.just("interrupt"), st.integers(1, 3)),
@@ -54,8 +54,8 @@ class Story:
         match step:
             case ("offer", int(size), key, patience):
                 self.left += self.box.offer(self.entry(size, key, patience))  # type: ignore[arg-type]
-            case ("first", int(size)):
-                self.left += self.box.offer(self.entry(size), first=True)
+            case ("precede", list(sizes)):
+                self.left += self.box.precede([self.entry(size) for size in sizes])
             case ("next",):
                 _, late = self.box.next(self.now)
                 self.left += late
@@ -127,6 +127,18 @@ def test_a_newer_entry_of_the_same_key_takes_the_place_of_the_waiting_one() -> N
 
     assert box.offer(Entry(3, 10, "state")) == [(1, Delivery.DROPPED)]
     assert [box.next(0.0)[0].item for _ in range(2)] == [2, 3]  # type: ignore[union-attr]
+
+
+def test_what_precedes_pushes_out_the_oldest_and_not_its_own_kind() -> None:
+    """After a reconnect the retained set goes first, whatever else has piled up."""
+    box = outbox()
+    for number in range(10):
+        box.offer(Entry(number, 10))
+
+    pushed_out = box.precede([Entry(100, 10), Entry(101, 10)])
+
+    assert pushed_out == [(0, Delivery.DROPPED), (1, Delivery.DROPPED)]
+    assert [box.next(0.0)[0].item for _ in range(3)] == [100, 101, 2]  # type: ignore[union-attr]
 
 
 def test_an_entry_larger_than_the_queue_is_too_large() -> None:

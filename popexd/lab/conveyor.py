@@ -86,7 +86,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class _Light:
-    """Direction of the main light (radians in the image plane), its height above the belt, and its shadow's strength."""
+    """Where the main light stands (radians in the image plane, height above the belt) and how dark its shadow is."""
 
     angle: float
     height: float

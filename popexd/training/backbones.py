@@ -15,16 +15,22 @@ from torch import Tensor, nn
 
 from popexd.errors import InputError
 
-MEAN = 0.40
-DEVIATION = 0.22
+# Of 255: what is added to a frame's deviation, so that a black frame stays black and does not become noise.
+FLOOR = 4.0
 
 
 class Normalise(nn.Module):
-    """Turn uint8 NHWC pixels into float32 NCHW around zero, inside the first segment: frames travel as bytes."""
+    """Turn uint8 NHWC pixels into float32 NCHW with mean 0 and deviation about 1 in each frame, whatever its exposure.
+
+    It is part of the first segment, so that frames travel as bytes.
+    """
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map [N, H, W, 3] uint8 to [N, 3, H, W] float32."""
-        return (pixels.permute(0, 3, 1, 2).float() - 255 * MEAN) * (1 / (255 * DEVIATION))
+        values = pixels.permute(0, 3, 1, 2).float()
+        centred = values - values.mean(dim=(1, 2, 3), keepdim=True)
+        deviation = centred.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        return centred / (deviation + FLOOR)
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ def _write(
     processes: int,
     progress: Progress | None,
 ) -> None:
-    """Prepare every split into a folder beside the cache, then rename: an interrupted run leaves no half of a data set."""
+    """Prepare every split into a folder beside the cache, then rename: an interrupted run leaves nothing behind."""
     count = len(items)
     bounds = (0, count - 2 * (count // 10), count - count // 10, count)
     partial_folder = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.partial")

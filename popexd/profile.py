@@ -292,7 +292,8 @@ def _check_numbers(graph: LayerGraph) -> None:
         _check_times(branch.seconds, f"exits[{index}].seconds")
         _check_number(branch.probability, f"exits[{index}].probability", 1)
         if branch.name in graph.thresholds:
-            _check_number(graph.thresholds[branch.name], f"exits[{index}].threshold", 1)
+            # Above 1 is allowed: such a branch never answers.
+            _check_number(graph.thresholds[branch.name], f"exits[{index}].threshold")
     for point, table in graph.codecs.items():
         for codec, cost in table.items():
             path = f"codecs.{point}.{codec}"

@@ -17,7 +17,7 @@ from importlib import import_module
 from popexd.errors import InputError
 from popexd.solvers.problem import MODES, OBJECTIVES, Problem, Solution
 
-__all__ = ["MODES", "NAMES", "OBJECTIVES", "Problem", "Solution", "solve"]
+__all__ = ["MODES", "NAMES", "OBJECTIVES", "Problem", "Solution", "solve", "solver"]
 
 _FUNCTIONS = {
     "brute-force": "popexd.solvers.brute_force:brute_force",
@@ -29,15 +29,24 @@ NAMES = tuple(sorted(_FUNCTIONS))
 """The solvers there are."""
 
 
+def solver(name: str) -> Callable[[Problem], Solution]:
+    """Import and return the solver called `name`.
+
+    Raises:
+        InputError: there is no such solver.
+    """
+    if name not in _FUNCTIONS:
+        raise InputError(f"solver: {name!r}, expected one of: {', '.join(NAMES)}")
+    module, function = _FUNCTIONS[name].split(":")
+    found: Callable[[Problem], Solution] = getattr(import_module(module), function)
+    return found
+
+
 def solve(name: str, problem: Problem) -> Solution:
-    """Solve `problem` with the solver called `name`; its module is imported only now.
+    """Solve `problem` with the solver called `name`.
 
     Raises:
         InputError: there is no such solver, or it cannot take this problem (it says which can).
         Infeasible: no plan satisfies the constraints.
     """
-    if name not in _FUNCTIONS:
-        raise InputError(f"solver: {name!r}, expected one of: {', '.join(NAMES)}")
-    module, function = _FUNCTIONS[name].split(":")
-    solver: Callable[[Problem], Solution] = getattr(import_module(module), function)
-    return solver(problem)
+    return solver(name)(problem)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from itertools import pairwise
 
 import networkx as nx
@@ -12,6 +10,7 @@ from popexd.errors import Infeasible, InputError
 from popexd.latency import predict
 from popexd.plan import Plan, Tier
 from popexd.profile import INPUT, Exit
+from popexd.solvers.offers import offers
 from popexd.solvers.problem import Problem, Solution
 from popexd.solvers.selection import TIE, Candidates, select
 
@@ -70,15 +69,6 @@ def partition_graph(problem: Problem, remote: Tier | None, at_cut: str = "either
     return _Builder(problem, remote, at_cut).build()
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """The quickest way to ship from one point and have the rest done remotely."""
-
-    seconds: float
-    bytes: float
-    codec: str
-
-
 class _Builder:
     """Puts the partition graph together, from the input to the output."""
 
@@ -88,7 +78,7 @@ class _Builder:
         running = device_branches(problem)
         self.reach = self.graph.outcomes(running, problem.exit_choices(running)).reach
         self.running = {branch.name for branch in running}
-        self.offers = {} if remote is None else _offers(problem, remote)
+        self.offers = {} if remote is None else offers(problem, remote)
 
     def build(self) -> nx.DiGraph:
         names = self.graph.names
@@ -134,27 +124,6 @@ def device_branches(problem: Problem) -> list[Exit]:
     return [branch for branch in problem.graph.exits if problem.can_run(branch, Tier.DEVICE)]
 
 
-def _offers(problem: Problem, remote: Tier) -> dict[str, _Offer]:
-    """For each cut but the last, the quickest allowed codec, with all seconds from encoding to the answer."""
-    graph, links = problem.graph, problem.network.links
-    route = [links[hop] for hop in problem.network.route(Tier.DEVICE, remote) or ()]
-    back = sum(link.transfer_seconds(graph.result_bytes) for link in route)
-    rest = sum(layer.seconds[remote] for layer in graph.layers)
-    limit = math.inf if problem.max_packet_bytes is None else problem.max_packet_bytes
-    offers = {}
-    for point, following in zip((INPUT, *graph.names), graph.layers, strict=False):
-        found = []
-        for codec in problem.codec_names(point):
-            cost = graph.codec_cost(point, codec)
-            if cost.bytes <= limit and cost.agreement >= problem.min_agreement:
-                way = sum(link.transfer_seconds(cost.bytes) + link.round_trip_seconds for link in route)
-                found.append(_Offer(cost.encode_seconds + way + cost.decode_seconds + rest + back, cost.bytes, codec))
-        if found:
-            offers[point] = min(found, key=lambda offer: (offer.seconds, offer.bytes))
-        rest -= following.seconds[remote]
-    return offers
-
-
 def _remotes(problem: Problem) -> list[Tier | None]:
     """The tiers that may follow the device; None for none."""
     above: list[Tier | None] = [tier for tier in problem.available if tier is not Tier.DEVICE]
@@ -177,4 +146,4 @@ def _cut(problem: Problem, remote: Tier | None, at_cut: str) -> Plan | None:
     if len(local) == len(tiers) or remote is None:
         return Plan(tiers, choices)
     point = problem.graph.names[len(local) - 1] if local else INPUT
-    return Plan(tiers, choices, {Tier.DEVICE.label: _offers(problem, remote)[point].codec})
+    return Plan(tiers, choices, {Tier.DEVICE.label: offers(problem, remote)[point].codec})

@@ -22,6 +22,8 @@ from popexd.criteria import softmax
 from popexd.errors import BundleError, PopexdError
 
 Tensors = Mapping[str, NDArray[Any]]
+_Step = tuple[str, tuple[str, ...]]
+_MOST_SCHEDULES = 1000
 
 
 class InferenceError(PopexdError):
@@ -70,6 +72,7 @@ class SegmentRunner:
             segment.name: (segment.shape, np.dtype(segment.dtype)) for segment in bundle.segments
         }
         self._forms[INPUT] = ((1, bundle.input.height, bundle.input.width, bundle.input.channels), np.dtype(np.uint8))
+        self._schedules: dict[tuple[tuple[str, ...], frozenset[str]], tuple[list[_Step], set[str]]] = {}
         self._last = bundle.segments[-1].name
         self._order = {segment.name: index for index, segment in enumerate(bundle.segments)}
 
@@ -84,16 +87,15 @@ class SegmentRunner:
         InferenceError
             An unknown segment, a missing tensor, or one of another shape or type than the bundle's.
         """
-        live = dict(tensors)
         for name, tensor in tensors.items():
             self._check(name, tensor)
-        try:
-            ordered = sorted(names, key=self._order.__getitem__)
-        except KeyError as error:
-            raise InferenceError(f"no segment {error} in bundle {self.bundle.name}") from error
-        for name in ordered:
+        steps, needed = self._schedule(tuple(names), frozenset(tensors))
+        live = dict(tensors)
+        for name, spent in steps:
             live[name] = self._run_one(self._segments, name, self._after[name], live)
-        needed = self._needed(live)
+            # Freed at once, its memory is reused while it is warm.
+            for parent in spent:
+                del live[parent]
         return {name: tensor for name, tensor in live.items() if name in needed}
 
     def classify(self, exit_name: str, tensor: NDArray[Any]) -> Classification:
@@ -153,17 +155,36 @@ class SegmentRunner:
             found = f"{tensor.dtype} {tensor.shape}"
             raise InferenceError(f"{name}: a tensor of {found}, expected {form[1]} {form[0]}")
 
-    def _needed(self, tensors: Tensors) -> set[str]:
-        """Walk back from the last segment's output: the tensors at hand that whatever must still run reads."""
+    def _schedule(self, names: tuple[str, ...], given: frozenset[str]) -> tuple[list[_Step], set[str]]:
+        """Return the segments in order, each with the tensors that nobody reads after it, and what is live at the end.
+
+        Live is what whatever must still run reads: found by walking back from the last segment's output.
+        """
+        known = self._schedules.get((names, given))
+        if known is not None:
+            return known
+        try:
+            ordered = sorted(set(names), key=self._order.__getitem__)
+        except KeyError as error:
+            raise InferenceError(f"no segment {error} in bundle {self.bundle.name}") from error
+        there = {*given, *ordered}
         needed: set[str] = set()
         wanted = [self._last]
         while wanted:
             name = wanted.pop()
-            if name in tensors or name == INPUT:
+            if name in there or name == INPUT:
                 needed.add(name)
             else:
                 wanted.extend(self._after[name])
-        return needed
+        steps: list[_Step] = []
+        read_later = set(needed)
+        for name in reversed(ordered):
+            spent = tuple(parent for parent in self._after[name] if parent not in read_later)
+            read_later.update(spent)
+            steps.insert(0, (name, spent))
+        if len(self._schedules) < _MOST_SCHEDULES:
+            self._schedules[names, given] = steps, needed
+        return steps, needed
 
 
 def classification(logits: NDArray[Any], temperature: float = 1.0, exit_name: str = FINAL) -> Classification:

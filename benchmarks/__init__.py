@@ -1,0 +1,1 @@
+"""Figures of speed and size, measured side by side in one run."""

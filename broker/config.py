@@ -49,7 +49,7 @@ class BrokerSettings:
     cert_file: Path | None = None
     key_file: Path | None = None
     max_packet_bytes: int = 16_777_216
-    max_queued_messages: int = 200
+    max_queued_messages: int = 1_000
     max_queued_bytes: int = 33_554_432
     system_user: str | None = None
     extra_lines: tuple[str, ...] = ()

@@ -280,6 +280,10 @@ class _Connection:
             self.reason = f"{self._settings.address}: the connection closed before an answer; is it an MQTT 5 broker?"
         elif not self.reason and code.getName() == "Keep alive timeout":
             self.reason = f"{self._settings.address}: nothing heard within the keepalive time"
+        elif not self.reason and code.getName() == "Protocol error":
+            # paho ends the connection over bytes it cannot read, such as a PUBACK with a code that is not in its table.
+            self.broker_code = code.value
+            self.reason = f"{self._settings.address}: the broker answered against the protocol"
 
 
 def _without_delay(_client: Client, _: Any, connection: Any) -> None:

@@ -23,10 +23,11 @@ from popexd.logs import get_logger
 logger = get_logger(__name__)
 
 _PROTOCOL_LIMIT_BYTES = 268_435_460
-_TAKEN_OVER = 0x8E
 _PACKET_TOO_LARGE = 0x95
 # A broker throws us out with one of these for what we published, so sending it again would never end.
 _BLAMES_A_MESSAGE = {0x81, 0x82, 0x90, _PACKET_TOO_LARGE, 0x99}
+# A connection that broke sooner does not count as a recovery: two clients of one name put each other out in turns.
+_SETTLED_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,15 +181,14 @@ class QueuedBus(Bus):
         with reader, writer:
             while not self.stopping:
                 connection = self._new_connection()
+                began = time.monotonic()
                 try:
                     connection.run(reader)
                 except Exception as error:  # a broker's odd bytes, or a bug of ours, must not end the reconnecting
                     logger.exception("connection.failed", address=self.address)
                     connection.reason = connection.reason or f"{self.address}: {type(error).__name__}: {error}"
-                if connection.was_online:
+                if connection.was_online and time.monotonic() - began > _SETTLED_SECONDS:
                     retry_seconds = self.limits.retry_seconds
-                if connection.broker_code == _TAKEN_OVER:  # a second client with our name: take turns slowly
-                    retry_seconds = self.limits.longest_retry_seconds
                 self._went_offline(connection)
                 self._stopping.wait(retry_seconds)
                 retry_seconds = min(retry_seconds * 1.6, self.limits.longest_retry_seconds)

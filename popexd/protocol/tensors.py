@@ -25,6 +25,7 @@ from popexd.protocol.topics import valid_name
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "ENVELOPE_BYTES",
     "SCHEMA",
     "Probe",
     "ProbeReply",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 SCHEMA = "popexd/tensor/1"
+ENVELOPE_BYTES = 700.0
+"""About what a message of one tensor has beyond the tensor: header, envelope and MQTT's own."""
 
 
 @dataclass(frozen=True, slots=True)

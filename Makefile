@@ -1,12 +1,24 @@
-# The targets are what CI runs and nothing else.
+# Two commands from a fresh clone: `make demo`, `make test`. The targets are what CI runs and nothing else.
+#
+#   demo      broker, worker, agent and camera on this machine, over a link that changes; ARGS="--seconds 20"
+#   test      every test; ARGS="-k codec" picks some
+#   check     ruff and mypy            fix   what ruff can mend
+#   bench     the figures of speed and size
+#   simulate  SEEDS=20000 seeded worlds of agents, workers, links and faults
+#   docs      write the generated tables of docs/reference.md again
+
 SHELL := /bin/bash
-PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 FULL := $(VENV)/.full
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test check fix bench simulate mosquitto clean
+# The first Python that is new enough; PYTHON=/path/to/python says otherwise.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+.PHONY: demo test check fix bench simulate docs mosquitto clean
 
 demo: $(RUNTIME) mosquitto
 	$(BIN)/popexd demo $(ARGS)
@@ -30,20 +42,38 @@ SEEDS ?= 20000
 simulate: $(RUNTIME)
 	$(BIN)/popexd simulate --seeds $(SEEDS) $(ARGS)
 
+docs: $(RUNTIME)
+	$(BIN)/python docs/render.py
+
 mosquitto:
 	@broker/install-mosquitto.sh
 
-$(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit("popexd needs Python 3.11 or newer; set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed: install the package python3-venv"; exit 1; }
+# Debian and its relatives keep venv's heart, ensurepip, in a package of its own; without it a venv has no pip.
+$(VENV)/bin/pip:
+	@test -n "$(PYTHON)" || { echo "popexd needs Python 3.11 or newer: install it, or say PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is too old: popexd needs Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		package=$(notdir $(PYTHON))-venv; \
+		command -v apt-get >/dev/null || \
+			{ echo "popexd needs Python's venv and ensurepip: install them from your system's packages" >&2; exit 1; }; \
+		if [ "$$(id -u)" -eq 0 ]; then sudo=; elif command -v sudo >/dev/null; then sudo=sudo; else \
+			echo "popexd needs the package $$package. As root, run: apt-get install $$package" >&2; exit 1; fi; \
+		echo "Installing $$package with apt-get$${sudo:+ (sudo may ask for your password)}" >&2; \
+		$$sudo apt-get install -y -qq $$package >/dev/null 2>&1 || \
+			{ $$sudo apt-get update -qq && $$sudo apt-get install -y -qq $$package >/dev/null; } || \
+			{ echo "apt-get install $$package failed: install it by hand" >&2; exit 1; }; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) -m venv $(VENV) failed" >&2; exit 1; }
 
-$(RUNTIME): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
-	touch $@
+$(RUNTIME): pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing popexd into $(VENV)" >&2
+	$(PIP_INSTALL) .
+	@touch $@
 
-$(FULL): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
-	touch $@ $(RUNTIME)
+$(FULL): pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo "Installing popexd with everything for training and tests into $(VENV); torch alone takes minutes" >&2
+	$(PIP_INSTALL) '.[train,dev]'
+	@touch $(RUNTIME) $@
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

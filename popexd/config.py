@@ -22,15 +22,19 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 from popexd.complaints import complaint, nearest
 from popexd.errors import ConfigurationError, InputError
 from popexd.protocol.topics import checked_name, valid_name
+from popexd.solvers import NAMES
 
 PREFIX = "POPEXD_"
 MASK = "********"
 
 Mode = Literal["auto", "device", "edge", "cloud"]
-SolverName = Literal[
-    "joint", "shortest-path", "brute-force", "exact", "neurosurgeon", "dads", "dads-heavy", "edgent", "hpa"
-]
 Objective = Literal["seconds", "p95", "bytes", "device_seconds", "throughput"]
+
+
+def _solver(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"no such solver{nearest(name, NAMES)}")
+    return name
 
 
 def _topic_level(name: str) -> str:
@@ -47,6 +51,7 @@ def _device_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_topic_level)]
+SolverName = Annotated[str, AfterValidator(_solver)]
 DeviceName = Annotated[str, AfterValidator(_device_name)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
@@ -74,8 +79,8 @@ class Broker(Section):
     """How to reach a broker."""
 
     host: str = Field(default="127.0.0.1", min_length=1, description="name or address")
-    port: int = Field(default=1883, ge=1, le=65535)
-    username: str | None = Field(default=None, min_length=1)
+    port: int = Field(default=1883, ge=1, le=65535, description="8883 is usual with TLS")
+    username: str | None = Field(default=None, min_length=1, description="absent: we do not say who we are")
     password_file: UserPath | None = Field(default=None, description="a file whose first line is the password")
     tls: bool | None = Field(
         default=None, description="encrypt; absent: when a certificate is named or the port is 8883"
@@ -83,7 +88,9 @@ class Broker(Section):
     ca_file: UserPath | None = Field(default=None, description="certificate authority that signed the broker's")
     cert_file: UserPath | None = Field(default=None, description="our certificate")
     key_file: UserPath | None = Field(default=None, description="our certificate's key")
-    keepalive_seconds: int = Field(default=30, ge=5, le=3600)
+    keepalive_seconds: int = Field(
+        default=30, ge=5, le=3600, description="a silent connection is taken for dead after this"
+    )
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
@@ -157,8 +164,10 @@ class Planner(Section):
     """How the cut is chosen."""
 
     mode: Mode = Field(default="auto", description="auto, or pin where frames are finished")
-    solver: SolverName = "joint"
-    objective: Objective = "seconds"
+    solver: SolverName = Field(default="joint", description=f"{', '.join(NAMES)}")
+    objective: Objective = Field(
+        default="seconds", description="what the plan is to keep small, or large for throughput"
+    )
     min_accuracy: float | None = Field(default=None, ge=0, le=1, description="expected share of right answers")
     min_agreement: float = Field(default=0.98, ge=0, le=1, description="share of answers a codec must leave unchanged")
     deadline_seconds: float = Field(default=2.0, gt=0, description="the device finishes a frame itself after this")
@@ -172,7 +181,7 @@ class Planner(Section):
 class Probe(Section):
     """How the uplink is measured when no traffic tells."""
 
-    interval_seconds: float = Field(default=30.0, gt=0)
+    interval_seconds: float = Field(default=30.0, gt=0, description="only where no traffic was measured meanwhile")
     daily_bytes: int = Field(default=50_000_000, ge=0, description="probes never use more a day")
     speedtest: bool = Field(default=False, description="also ask speedtest-cli, which uses tens of megabytes a time")
 
@@ -180,16 +189,16 @@ class Probe(Section):
 class Limits(Section):
     """What is refused unread."""
 
-    frame_bytes: int = Field(default=8_000_000, gt=0)
-    frame_pixels: int = Field(default=50_000_000, gt=0)
-    tensor_bytes: int = Field(default=16_000_000, gt=0)
+    frame_bytes: int = Field(default=8_000_000, gt=0, description="of a camera frame as it came")
+    frame_pixels: int = Field(default=50_000_000, gt=0, description="width times height, from the header")
+    tensor_bytes: int = Field(default=16_000_000, gt=0, description="of a tensor message")
 
 
 class Metrics(Section):
     """How often statistics are published, and over what window."""
 
-    interval_seconds: float = Field(default=10.0, gt=0)
-    window_seconds: float = Field(default=60.0, gt=0)
+    interval_seconds: float = Field(default=10.0, gt=0, description="between two publications")
+    window_seconds: float = Field(default=60.0, gt=0, description="what percentiles and shares look back on")
 
 
 class Runtime(Section):
@@ -197,13 +206,16 @@ class Runtime(Section):
 
     threads: int = Field(default=0, ge=0, le=1024, description="0: all cores")
     slowdown: float = Field(default=1.0, ge=1, description="laboratory: pretend the machine is so many times slower")
-    cache_folder: UserPath = Field(default_factory=cache_folder, description="measurements are kept here")
+    cache_folder: UserPath = Field(
+        default_factory=cache_folder,
+        description="measurements are kept here; default: $CACHE_DIRECTORY, else popexd in the user's cache",
+    )
 
 
 class Log(Section):
     """What is logged, and how."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="and what is graver")
     format: Literal["auto", "console", "json"] = Field(
         default="auto", description="auto: coloured on a terminal, plain elsewhere"
     )
@@ -213,7 +225,7 @@ class WorkerIdentity(Section):
     """Who this worker is and which tier it serves."""
 
     name: Name = Field(default_factory=host_name, description="unique within the site; default: the host name")
-    tier: Literal["edge", "cloud"] = "cloud"
+    tier: Literal["edge", "cloud"] = Field(default="cloud", description="workers of one tier share the load")
 
 
 class AgentConfig(Section):

@@ -50,7 +50,7 @@ BESIDES = {
     "popexd.errors": (),
     "popexd.logs": (),
     "popexd.complaints": (),
-    "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol"),
+    "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol", "popexd.solvers"),
     "popexd.bundle": ("popexd.errors", "popexd.plan", "popexd.profile", "popexd.validation", "popexd.protocol"),
 }
 
@@ -64,7 +64,13 @@ DOORS = {
     "onnxscript": ("popexd.training",),
     "paho": ("popexd.bus.mqtt",),
     "PIL": ("popexd.runtime.frames", "popexd.lab", "popexd.training"),
-    "pydantic": ("popexd.protocol", "popexd.config", "popexd.complaints", "popexd.cli.connection"),
+    "pydantic": (
+        "popexd.protocol",
+        "popexd.config",
+        "popexd.complaints",
+        "popexd.cli.connection",
+        "popexd.runtime.background",
+    ),
     "pydantic_settings": ("popexd.config",),
     "rich": ("popexd.cli", "popexd.lab", "popexd.training", "agent.cli", "cloud_worker.cli", "broker.cli"),
     "safetensors": ("popexd.protocol", "popexd.training"),

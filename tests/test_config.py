@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -13,6 +15,9 @@ from pydantic import BaseModel, ValidationError
 from popexd.config import (
     MASK,
     AgentConfig,
+    Mode,
+    Objective,
+    Planner,
     WorkerConfig,
     as_toml,
     host_name,
@@ -20,8 +25,10 @@ from popexd.config import (
     load_worker,
     masked,
 )
+from popexd.coordinator.planning import PlannerSettings
 from popexd.errors import ConfigurationError
 from popexd.protocol.topics import valid_name
+from popexd.solvers import MODES, NAMES, OBJECTIVES
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -112,7 +119,7 @@ def test_one_environment_serves_agent_and_worker(monkeypatch: pytest.MonkeyPatch
         ('[mqtt]\npassword = "hunter2"', ["mqtt.password", "password_file"]),
         ('[mqtt]\ncert_file = "c"', ["mqtt", "cert_file and key_file together"]),
         ('[mqtt]\npassword_file = "/nowhere/at/all"', ["mqtt.password_file", "/nowhere/at/all", "expected"]),
-        ('[planner]\nsolver = "jont"', ["planner.solver", "'jont'", "'joint'"]),
+        ('[planner]\nsolver = "jont"', ["planner.solver", "'jont'", "did you mean 'joint'"]),
         ("[planner]\nmin_accuracy = nan", ["planner.min_accuracy", "finite"]),
         ("[planner]\nthresholds = {b1 = 2}", ["planner.thresholds.b1", "less than or equal to 1"]),
         ("[probe]\ninterval_seconds = true", ["probe.interval_seconds", "expected a valid number"]),
@@ -234,6 +241,17 @@ def test_what_check_prints_is_the_same_configuration(tmp_path: Path) -> None:
 
     assert load_agent(written(tmp_path, as_toml(masked(config)), "printed.toml")) == config
     assert load_worker(written(tmp_path, as_toml(masked(load_worker())), "printed.toml")) == load_worker()
+
+
+def test_the_planners_words_are_the_solvers_and_the_brains() -> None:
+    """What the file accepts, the planner knows, with the same defaults."""
+    assert set(get_args(Mode)) == set(MODES)
+    assert set(get_args(Objective)) == set(OBJECTIVES)
+    brain, file = PlannerSettings(), Planner()
+    for field in fields(brain):
+        assert getattr(file, field.name) == getattr(brain, field.name), field.name
+    for name in NAMES:
+        assert Planner(solver=name).solver == name
 
 
 @pytest.mark.parametrize(("name", "kind"), [("agent.toml", AgentConfig), ("worker-cloud.toml", WorkerConfig)])

@@ -1,0 +1,392 @@
+"""The cost model against the spec's numbers, and against its own definition."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from popexd.latency import Prediction, predict
+from popexd.network import Link, NetworkState
+from popexd.plan import ExitChoice, Plan, Tier
+from popexd.profile import CodecCost, Exit, Layer, LayerGraph
+from popexd.validation import Validation
+from tests.graphs import (
+    CLOUD,
+    DEVICE,
+    EDGE,
+    cost_ms,
+    cut_plan,
+    random_chain,
+    synthetic,
+    toy,
+    two_branches,
+    uplink,
+)
+
+RUN, SKIP = ExitChoice(True), ExitChoice(False)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "p", "costs"),
+    [
+        (10, 0, (106, 65, 70, 48, 65)),
+        (10, 0.5, (106, 65, 42.5, 31.5, 40)),
+        (10, 0.8, (106, 65, 26, 21.6, 25)),
+        (10, 1, (106, 65, 15, 15, 15)),
+        (50, 0.4, (106, 105, 108, 142.8, 225)),
+        (50, 0.5, (106, 105, 102.5, 131.5, 200)),
+        (100, 1, (106, 155, 150, 150, 150)),
+    ],
+)
+def test_toy(gamma: float, p: float, costs: tuple[float, ...]) -> None:
+    """Spec A: every cut of the toy at 8 Mbit/s."""
+    labels = ("input", "v1 skip", "v1 run", "v2", "output")
+
+    assert [cost_ms(toy(gamma, p), uplink(8), label) for label in labels] == pytest.approx(costs, rel=1e-12)
+
+
+def test_toy_about_its_switch() -> None:
+    """Spec A: gamma 60 at p = .70 and .71; at p* = 39/55 both cuts cost the same."""
+    assert cost_ms(toy(60, 0.70), uplink(8), "v1 skip") == pytest.approx(115)
+    assert cost_ms(toy(60, 0.70), uplink(8), "v1 run") == pytest.approx(106.5)
+    assert cost_ms(toy(60, 0.71), uplink(8), "v1 run") == pytest.approx(105.95)
+    assert cost_ms(toy(60, 39 / 55), uplink(8), "v1 run") == pytest.approx(106, abs=1e-9)
+    assert cost_ms(toy(50, 5 / 11), uplink(8), "v1 run") == pytest.approx(105, abs=1e-9)
+
+
+TWO_BRANCH_LABELS = ("input", "v1", "v2 run", "v2 skip", "v3", "v4 run", "v4 skip", "output")
+
+
+@pytest.mark.parametrize(
+    ("p2", "p4", "costs"),
+    [
+        (0.5, 0.5, (611, 369, 231, 346, 199.5, 165.25, 166.5, 166)),
+        (0.8, 0.5, (611, 369, 157.2, 346, 144.6, 130.9, 131.4, 131.2)),
+        (0.2, 0.9, (611, 369, 304.8, 346, 254.4, 194.16, 201.6, 194.4)),
+        (0, 0, (611, 369, 354, 346, 291, 231, 225, 234)),
+        (1, 0, (611, 369, 108, 346, 108, 108, 108, 108)),
+    ],
+)
+def test_two_branches(p2: float, p4: float, costs: tuple[float, ...]) -> None:
+    """Spec A2: every cut of the five-layer chain with two branches at 2 Mbit/s."""
+    graph = two_branches(p2, p4)
+
+    assert [cost_ms(graph, uplink(2), label) for label in TWO_BRANCH_LABELS] == pytest.approx(costs, rel=1e-12)
+
+
+def test_synthetic_cuts() -> None:
+    """Spec B: E(s) of every cut at p = .8, gamma 10, 1.1 Mbit/s."""
+    expected = {
+        "input": 4452.8964,
+        "v1 run": 370.5819,
+        "v1 skip": 1485.6695,
+        "v2": 302.9526,
+        "v3": 504.2707,
+        "v4": 390.9416,
+        "v5": 202.8684,
+        "v6": 209.0793,
+        "v7": 236.0793,
+        "output": 221.248,
+    }
+
+    assert {label: cost_ms(synthetic(10, 0.8), uplink(1.1), label) for label in expected} == pytest.approx(
+        expected, abs=5e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "mbps", "seconds"),
+    [
+        (602_112, 1.1, 4.378996),
+        (602_112, 5.5, 0.875799),
+        (602_112, 5.85, 0.823401),
+        (602_112, 18.8, 0.256218),
+        (602_112, 18.88, 0.255132),
+        (12_288, 1.1, 0.089367),
+        (12_288, 5.5, 0.017873),
+        (12_288, 5.85, 0.016804),
+        (12_288, 18.8, 0.005229),
+        (12_288, 18.88, 0.005207),
+    ],
+)
+def test_transfer_times(size: int, mbps: float, seconds: float) -> None:
+    """Spec B: bytes over 10^6-bit megabits."""
+    assert Link(mbps * 1e6).transfer_seconds(size) == pytest.approx(seconds, abs=5e-7)
+
+
+def closed_form(graph: LayerGraph, mbps: float, cut: int, running: set[str]) -> float:
+    """Spec 1.4, written out: the branches `running` are on the device."""
+    survivors, seconds = 1.0, 0.0
+    for index, layer in enumerate(graph.layers[:cut], start=1):
+        seconds += survivors * layer.seconds[DEVICE]
+        for branch in graph.branches.get(layer.name, ()):
+            if branch.name in running:
+                seconds += survivors * branch.seconds[DEVICE]
+                survivors *= 1 - branch.probability
+        assert index
+    if cut < len(graph.layers):
+        size = graph.output_bytes("input" if cut == 0 else graph.names[cut - 1])
+        rest = sum(layer.seconds[CLOUD] for layer in graph.layers[cut:])
+        seconds += survivors * (8 * size / (1e6 * mbps) + rest)
+    return seconds
+
+
+def random_cut(seed: int) -> tuple[LayerGraph, float, int, list[str]]:
+    """A random chain, rate, cut and set of running branches."""
+    rng = random.Random(seed)
+    graph = random_chain(rng, rng.randint(1, 12), rng.randint(0, 4))
+    cut = rng.randint(0, len(graph.layers))
+    before = [branch.name for branch in graph.exits if graph.names.index(branch.after) < cut]
+    return graph, 10 ** rng.uniform(-1, 2), cut, [name for name in before if rng.random() < 0.7]
+
+
+@given(st.integers(0, 10**9))
+def test_two_tiers_are_the_closed_form(seed: int) -> None:
+    """Spec 1.4 on random chains, to rounding."""
+    graph, mbps, cut, running = random_cut(seed)
+    found = predict(cut_plan(graph, cut, running), graph, uplink(mbps))
+
+    assert found.seconds == pytest.approx(closed_form(graph, mbps, cut, set(running)), rel=1e-12)
+
+
+@given(st.integers(0, 10**9))
+def test_the_mean_over_exits_is_the_mean_over_layers(seed: int) -> None:
+    """Spec A4: weighing layers with survivors (E_S) equals weighing whole ways with exits (p_Y)."""
+    graph, mbps, cut, running = random_cut(seed)
+    found = predict(cut_plan(graph, cut, running), graph, uplink(mbps))
+
+    way, by_exit = 0.0, 0.0
+    for layer in graph.layers[:cut]:
+        way += layer.seconds[DEVICE]
+        for branch in graph.branches.get(layer.name, ()):
+            if branch.name in running:
+                way += branch.seconds[DEVICE]
+                by_exit += found.exit_probabilities[branch.name] * way
+    if cut < len(graph.layers):
+        size = graph.output_bytes("input" if cut == 0 else graph.names[cut - 1])
+        way += 8 * size / (1e6 * mbps) + sum(layer.seconds[CLOUD] for layer in graph.layers[cut:])
+
+    assert found.seconds == pytest.approx(by_exit + found.exit_probabilities["final"] * way, rel=1e-12, abs=1e-15)
+    assert sum(found.exit_probabilities.values()) == pytest.approx(1)
+
+
+@given(st.integers(0, 10**9))
+def test_costs_are_affine_and_never_rise_with_a_probability(seed: int) -> None:
+    """Spec A4: in each p_k, so that the best of them is concave, piecewise linear and never rises."""
+    graph, mbps, cut, running = random_cut(seed)
+    if not graph.exits:
+        return
+    name = random.Random(seed).choice([branch.name for branch in graph.exits])
+    plan = cut_plan(graph, cut, running)
+
+    costs = [predict(plan, graph.with_probabilities({name: p}), uplink(mbps)).seconds for p in (0.0, 0.25, 0.5, 1.0)]
+
+    assert all(later <= earlier * (1 + 1e-12) for earlier, later in pairwise(costs))
+    assert costs[1] == pytest.approx((costs[0] + costs[2]) / 2, rel=1e-9)
+    assert costs[2] == pytest.approx((costs[0] + costs[3]) / 2, rel=1e-9)
+
+
+@given(st.integers(0, 10**9), st.floats(0, 1))
+def test_all_in_the_cloud_costs_the_same_whatever_the_branches(seed: int, p: float) -> None:
+    """Spec A4: no branch runs there (the published graph discounts the cloud by them)."""
+    rng = random.Random(seed)
+    graph = random_chain(rng, rng.randint(1, 12), rng.randint(0, 4))
+    changed = graph.with_probabilities({branch.name: p for branch in graph.exits})
+
+    assert cost_ms(changed, uplink(2), "input") == cost_ms(graph, uplink(2), "input")
+
+
+def times(device: float, edge: float, cloud: float) -> dict[Tier, float]:
+    """Milliseconds per tier as seconds."""
+    return {DEVICE: device / 1e3, EDGE: edge / 1e3, CLOUD: cloud / 1e3}
+
+
+def three() -> LayerGraph:
+    """Three layers over three tiers; a branch after v1 and one after v2."""
+    layers = (
+        Layer("v1", ("input",), times(10, 4, 1), 50_000),
+        Layer("v2", ("v1",), times(20, 8, 2), 10_000),
+        Layer("v3", ("v2",), times(30, 12, 3), 40),
+    )
+    exits = (Exit("b1", "v1", times(5, 2, 0.5), 0.5), Exit("b2", "v2", times(5, 2, 0.5), 0.2))
+    return LayerGraph("three", 100_000, layers, exits)
+
+
+RELAYED = NetworkState(Link(8e6, 0.010), Link(80e6, 0.003))
+DIRECT = NetworkState(Link(8e6, 0.010), Link(80e6, 0.003), Link(16e6, 0.020))
+
+
+def price(tiers: tuple[Tier, ...], network: NetworkState, *running: str, graph: LayerGraph | None = None) -> Prediction:
+    """Price a plan on the three layers."""
+    graph = graph or three()
+    plan = Plan(dict(zip(graph.names, tiers, strict=True)), dict.fromkeys(running, RUN))
+    return predict(plan, graph, network)
+
+
+def test_three_tiers_pay_each_hop() -> None:
+    """v1 on the device, v2 on the edge, v3 in the cloud: both transfers, both round trips."""
+    found = price((DEVICE, EDGE, CLOUD), RELAYED)
+
+    assert found.seconds == pytest.approx(0.010 + 0.050 + 0.010 + 0.008 + 0.001 + 0.003 + 0.003)
+    assert found.bytes_by_hop == {"device": 50_000, "edge": 10_000}
+    assert found.bytes == 50_000
+    assert found.stages == pytest.approx(
+        {"device": 0.010, "device_link": 0.050, "edge": 0.008, "edge_link": 0.001, "cloud": 0.003}
+    )
+    assert found.bottleneck_seconds == pytest.approx(0.050)
+
+
+def test_the_edge_relays_what_is_for_the_cloud() -> None:
+    """Device to cloud pays both hops, unless there is a link of its own."""
+    relayed, direct = (price((DEVICE, CLOUD, CLOUD), network) for network in (RELAYED, DIRECT))
+
+    assert relayed.seconds == pytest.approx(0.010 + 0.050 + 0.010 + 0.005 + 0.003 + 0.005)
+    assert relayed.bytes_by_hop == {"device": 50_000, "edge": 50_000}
+    assert direct.seconds == pytest.approx(0.010 + 0.025 + 0.020 + 0.005)
+    assert direct.bytes_by_hop == {"direct": 50_000}
+    assert (relayed.bytes, direct.bytes) == (50_000, 50_000)
+
+
+def test_branches_run_on_the_tier_of_their_layer() -> None:
+    """b1 on the device, b2 on the edge; each weighs what comes after it."""
+    found = price((DEVICE, EDGE, CLOUD), RELAYED, "b1", "b2")
+
+    on_edge = 0.050 + 0.010 + 0.008 + 0.002
+    assert found.seconds == pytest.approx(0.015 + 0.5 * on_edge + 0.4 * (0.001 + 0.003 + 0.003))
+    assert found.exit_probabilities == pytest.approx({"b1": 0.5, "b2": 0.1, "final": 0.4})
+    assert found.bytes_by_hop == pytest.approx({"device": 25_000, "edge": 4_000})
+    assert found.device_seconds == pytest.approx(0.015)
+
+
+def test_the_95th_percentile_is_the_way_that_95_of_100_frames_have_done() -> None:
+    """The longest way counts while more than five in a hundred take it."""
+    assert price((DEVICE, DEVICE, DEVICE), RELAYED, "b1").p95_seconds == pytest.approx(0.065)
+    rare = three().with_probabilities({"b1": 0.95})
+    assert price((DEVICE, DEVICE, DEVICE), RELAYED, "b1", graph=rare).p95_seconds == pytest.approx(0.015)
+    never = three().with_probabilities({"b1": 1})
+    assert price((DEVICE, EDGE, CLOUD), RELAYED, "b1", graph=never).p95_seconds == pytest.approx(0.015)
+
+
+@pytest.mark.parametrize(
+    ("tiers", "running", "message"),
+    [
+        ((CLOUD, DEVICE, CLOUD), (), "'v2' on the device reads 'v1' on the cloud"),
+        ((CLOUD, CLOUD, CLOUD), ("b1",), "exit 'b1' would run in the cloud"),
+    ],
+)
+def test_what_cannot_be_is_refused(tiers: tuple[Tier, ...], running: tuple[str, ...], message: str) -> None:
+    """A programmer's error, not a cost."""
+    with pytest.raises(ValueError, match=message):
+        price(tiers, RELAYED, *running)
+
+
+def test_a_link_or_time_that_is_missing_is_refused() -> None:
+    """No way up, no time on a tier."""
+    with pytest.raises(ValueError, match="no link leads from the device to the cloud"):
+        price((CLOUD, CLOUD, CLOUD), NetworkState(None))
+    with pytest.raises(ValueError, match="no link leads from the device to the edge"):
+        price((EDGE, EDGE, EDGE), uplink(8))
+    with pytest.raises(ValueError, match="'v1' has no time on the edge"):
+        price((EDGE, EDGE, EDGE), RELAYED, graph=toy(10, 0))
+
+
+def test_a_tensor_that_several_layers_read_is_paid_once_per_hop() -> None:
+    """Two readers in the cloud and one on the edge: one transfer to the edge, one on from there."""
+    layers = (
+        Layer("a", ("input",), times(1, 1, 1), 1_000_000),
+        Layer("b", ("a",), times(1, 1, 1), 0),
+        Layer("c", ("a",), times(1, 1, 1), 0),
+        Layer("d", ("a", "b", "c"), times(1, 1, 1), 0),
+    )
+    graph = LayerGraph("fan", 0, layers)
+    plan = Plan({"a": DEVICE, "b": EDGE, "c": CLOUD, "d": CLOUD})
+
+    found = predict(plan, graph, NetworkState(Link(8e6), Link(80e6)))
+    assert found.bytes_by_hop == {"device": 1_000_000, "edge": 1_000_000}
+    assert found.seconds == pytest.approx(0.004 + 1 + 0.1)
+    direct = predict(plan, graph, NetworkState(Link(8e6), Link(80e6), Link(16e6)))
+    assert direct.bytes_by_hop == {"device": 1_000_000, "direct": 1_000_000, "edge": 0}
+    assert direct.bytes == 2_000_000
+
+
+def coded() -> LayerGraph:
+    """The toy with codecs, an input cost, an answer of 1000 bytes and a table of four samples."""
+    graph = toy(10, 0)
+    codecs = {
+        "input": {"camera": CodecCost(20_000, 0, 0.002, 0.75), "f32": CodecCost(100_000, 0.004)},
+        "v1": {"q8": CodecCost(5_000, 0.003, 0.001, 0.5, 0.9), "f32": CodecCost(50_000)},
+    }
+    table = Validation(
+        ["b1", "final"],
+        [[0.95, 0.9, 0.1, 0.1], [1, 1, 1, 1]],
+        [[True, False, False, False], [True, True, True, False]],
+    )
+    return LayerGraph("coded", 100_000, graph.layers, graph.exits, codecs, {DEVICE: 0.006}, 1_000.0, table, {"b1": 0.9})
+
+
+def test_codecs_cost_bytes_and_seconds_on_both_ends() -> None:
+    """Encoding on the device, fewer bytes on the way, decoding in the cloud; then the answer's own way back."""
+    graph = coded()
+    plan = Plan(cut_plan(graph, 1).tiers, {}, {"device": "q8"})
+
+    found = predict(plan, graph, uplink(8, rtt_ms=7))
+
+    assert found.seconds == pytest.approx(0.006 + 0.010 + 0.003 + 0.005 + 0.007 + 0.001 + 0.005 + 0.001)
+    assert found.device_seconds == pytest.approx(0.019)
+    assert (found.bytes, found.packet_bytes, found.agreement) == (5_000, 5_000, 0.9)
+
+
+def test_the_frame_is_decoded_only_where_it_is_used() -> None:
+    """The camera's own bytes go on without being decoded here; raw pixels do not."""
+    graph = coded()
+    plan = cut_plan(graph, 0, codec="camera")
+
+    camera = predict(plan, graph, uplink(8))
+    raw = predict(cut_plan(graph, 0), graph, uplink(8))
+
+    assert camera.device_seconds == 0
+    assert camera.seconds == pytest.approx(0.020 + 0.002 + 0.006 + 0.001)
+    assert raw.device_seconds == pytest.approx(0.004)
+    assert raw.seconds == pytest.approx(0.004 + 0.100 + 0.006 + 0.001)
+
+
+def test_accuracy_counts_each_frame_where_it_is_answered() -> None:
+    """b1 answers two of four samples, one of them rightly; the final exit is right on one of the other two."""
+    graph = coded()
+
+    local = predict(cut_plan(graph, 3), graph, uplink(8))
+    early = predict(cut_plan(graph, 3, ["b1"]), graph, uplink(8))
+    shipped = predict(cut_plan(graph, 1, ["b1"], "q8"), graph, uplink(8))
+
+    assert local.accuracy == 0.75
+    assert early.accuracy == pytest.approx(0.25 + 0.25)
+    assert early.exit_probabilities == pytest.approx({"b1": 0.5, "final": 0.5})
+    assert shipped.accuracy == pytest.approx(0.25 + 0.25 * (0.5 / 0.75))
+    assert predict(cut_plan(toy(10, 0), 3), toy(10, 0), uplink(8)).accuracy is None
+
+
+def test_the_plan_s_threshold_wins_over_the_profile_s() -> None:
+    """0.92 keeps only the surest sample."""
+    graph = coded()
+    plan = Plan(cut_plan(graph, 3).tiers, {"b1": ExitChoice(True, 0.92)})
+
+    assert predict(plan, graph, uplink(8)).exit_probabilities["b1"] == 0.25
+
+
+def test_answers_of_the_edge_go_back_over_the_first_hop_only() -> None:
+    """And those of the cloud over both; those of the device over none."""
+    base = three()
+    graph = LayerGraph("back", base.input_bytes, base.layers, base.exits, result_bytes=10_000)
+
+    def extra(tiers: tuple[Tier, ...], *running: str) -> float:
+        with_answer = price(tiers, RELAYED, *running, graph=graph)
+        return with_answer.seconds - price(tiers, RELAYED, *running).seconds
+
+    assert extra((DEVICE, DEVICE, DEVICE)) == 0
+    assert extra((EDGE, EDGE, EDGE)) == pytest.approx(0.010)
+    assert extra((DEVICE, EDGE, CLOUD)) == pytest.approx(0.011)
+    assert extra((DEVICE, EDGE, CLOUD), "b2") == pytest.approx(0.2 * 0.010 + 0.8 * 0.011)

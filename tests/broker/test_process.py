@@ -1,0 +1,316 @@
+"""The real Mosquitto, run as a child."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from broker.config import BrokerSettings, User
+from broker.process import Broker, find_mosquitto, free_port
+from popexd.bus import Delivery, Will
+from popexd.bus.mqtt import MqttBus, MqttSettings
+from popexd.errors import BusError, ConfigurationError
+from popexd.protocol.topics import DeviceTopics, SiteTopics
+from tests.broker.conftest import PasswordFile
+from tests.bus.waiting import Fates, Inbox
+
+HERE = Path(__file__).resolve().parents[2]
+
+
+def test_it_accepts_connections_when_start_returns_and_is_gone_after_stop() -> None:
+    """No race at either end; the temporary folder goes with it."""
+    with Broker() as broker:
+        socket.create_connection(("127.0.0.1", broker.port), timeout=5.0).close()
+        assert " running" in broker.log
+        pid = broker.pid
+        assert pid is not None
+        broker.start()
+        assert broker.pid == pid
+
+    assert not broker.running
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", broker.port), timeout=5.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_restart_keeps_the_port_and_forgets_the_rest() -> None:
+    """Whatever was retained is gone: that is why the retained set is published again."""
+    with Broker() as broker:
+        port, pid = broker.port, broker.pid
+        bus, fates = MqttBus(MqttSettings(port=port)), Fates()
+        bus.start()
+        bus.publish("kept", b"x", qos=1, retain=True, on_done=fates.on_done())
+        fates.wait()
+        bus.stop()
+
+        broker.restart()
+        assert (broker.port, broker.pid != pid) == (port, True)
+        listener, inbox = MqttBus(MqttSettings(port=port)), Inbox()
+        listener.subscribe("kept", inbox)
+        listener.start()
+        listener.wait_connected(10.0)
+        listener.publish("kept", b"end", qos=1)
+        assert inbox.next().payload == b"end"
+        listener.stop()
+
+
+def test_a_taken_port_is_one_clear_line() -> None:
+    """With Mosquitto's own reason."""
+    with (
+        Broker() as broker,
+        pytest.raises(BusError, match=f"{broker.port} did not start: Error: Address already in use"),
+    ):
+        Broker(port=broker.port).start()
+
+
+def test_a_free_port_taken_meanwhile_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking and binding somebody else may have come."""
+    with Broker() as first:
+        ports = iter([first.port, free_port()])
+        monkeypatch.setattr("broker.process.free_port", lambda _host: next(ports))
+        with Broker() as second:
+            assert second.port != first.port
+
+
+def test_a_missing_mosquitto_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With the package that brings it."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("broker.process._SYSTEM_FOLDERS", ())
+
+    with pytest.raises(ConfigurationError, match="expected the package 'mosquitto'"):
+        find_mosquitto()
+
+
+def test_mosquitto_is_found_outside_a_users_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Debian installs it where only root's PATH looks."""
+    folder = tmp_path / "sbin"
+    folder.mkdir()
+    (folder / "mosquitto").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("broker.process._SYSTEM_FOLDERS", (str(folder),))
+
+    assert find_mosquitto() == str(folder / "mosquitto")
+
+
+def test_a_killed_broker_is_not_running() -> None:
+    """And can be started again."""
+    with Broker() as broker:
+        broker.kill()
+        assert not broker.running
+        assert broker.pid is None
+        broker.start()
+        assert broker.running
+
+
+def test_strangers_stay_out_and_friends_keep_to_their_topics(password_file: PasswordFile) -> None:
+    """A wrong password is refused with a reason; a user may do what the topic table grants its role."""
+    settings = BrokerSettings(password_file=password_file(pi="secret", w1="other"))
+    users = (User("pi", "agent"), User("w1", "worker"))
+    pi, site = DeviceTopics("site", "pi"), SiteTopics("site")
+    with Broker(settings=settings, users=users) as broker:
+        stranger = MqttBus(MqttSettings(port=broker.port, username="pi", password="guess"))
+        stranger.start()
+        with pytest.raises(BusError, match="refuses us: Not authorized"):
+            stranger.wait_connected(2.0)
+        stranger.stop()
+        assert "guess" not in repr(stranger.settings)
+
+        agent = MqttBus(MqttSettings(port=broker.port, username="pi", password="secret"), Will(pi.state, b"offline"))
+        worker = MqttBus(MqttSettings(port=broker.port, username="w1", password="other"))
+        tensors, replies, fates = Inbox(), Inbox(), Fates()
+        worker.subscribe(site.shared_tensors("cloud"), tensors)
+        agent.subscribe(pi.reply("pi"), replies)
+        for bus in (worker, agent):
+            bus.start()
+            bus.wait_connected(10.0)
+        agent.publish_bulk(site.tensors("cloud", "alexnet"), b"tensor", on_done=fates.on_done("tensor"))
+        assert tensors.next().payload == b"tensor"
+        worker.publish(pi.reply("pi"), b"answer", qos=1)
+        assert replies.next().payload == b"answer"
+        agent.publish(DeviceTopics("site", "other").state, b"lies", qos=1, on_done=fates.on_done("lies"))
+        worker.publish(pi.decision, b"lies", qos=1, on_done=fates.on_done("more lies"))
+
+        assert fates.wait("tensor") is Delivery.DELIVERED
+        assert fates.wait("lies") is Delivery.REFUSED
+        assert fates.wait("more lies") is Delivery.REFUSED
+        for bus in (worker, agent):
+            bus.stop()
+
+
+def test_tls_keeps_strangers_out_on_both_sides(certificates: Path) -> None:
+    """A broker of another authority is not trusted, a client without a certificate is not let in."""
+    server = {name: certificates / f"server.{ending}" for name, ending in (("cert_file", "pem"), ("key_file", "key"))}
+    client = {name: certificates / f"client.{ending}" for name, ending in (("cert_file", "pem"), ("key_file", "key"))}
+    settings = BrokerSettings(**server, ca_file=certificates / "ca.pem")
+    with Broker(settings=settings) as broker:
+
+        def attempt(**how: Path) -> MqttBus:
+            bus = MqttBus(MqttSettings(port=broker.port, **how))  # type: ignore[arg-type]
+            bus.start()
+            return bus
+
+        bus, inbox = attempt(ca_file=certificates / "ca.pem", **client), Inbox()
+        bus.subscribe("t", inbox)
+        bus.wait_connected(10.0)
+        payload = bytes(range(256)) * 4_000
+        bus.publish("t", payload, qos=1)
+        assert inbox.next().payload == payload
+        bus.stop()
+
+        deceived = attempt(ca_file=certificates / "stranger.pem", **client)
+        with pytest.raises(BusError, match="certificate verify failed"):
+            deceived.wait_connected(1.0)
+        deceived.stop()
+
+        nameless = attempt(ca_file=certificates / "ca.pem")
+        with pytest.raises(BusError, match=str(broker.port)):
+            nameless.wait_connected(1.0)
+        nameless.stop()
+
+
+def test_websockets_are_served_beside() -> None:
+    """A browser's handshake is answered."""
+    port = free_port()
+    settings = BrokerSettings(websockets_port=port)
+    with Broker(settings=settings), socket.create_connection(("127.0.0.1", port), timeout=5.0) as connection:
+        connection.sendall(
+            b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        )
+        assert connection.recv(4096).startswith(b"HTTP/1.1 101")
+
+
+def run_command(*words: str) -> subprocess.Popen[str]:
+    """`popexd broker …` as a process."""
+    program = [sys.executable, "-c", "from popexd.cli import main; main()", "broker", *words]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=HERE)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Status, standard output and error of a process that ends by itself."""
+    output, errors = process.communicate(timeout=30.0)
+    return process.returncode, output, errors
+
+
+def test_the_run_command_ends_with_its_broker_on_a_signal() -> None:
+    """It says where it listens, and nothing stays behind."""
+    process = run_command("run", "--port", "0")
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    port = int(line.rpartition(":")[2])
+    assert line.startswith("mosquitto listens on 127.0.0.1:")
+    socket.create_connection(("127.0.0.1", port), timeout=5.0).close()
+
+    process.send_signal(signal.SIGTERM)
+
+    status, _, errors = ended(process)
+    assert (status, errors) == (0, "")
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), timeout=5.0)
+
+
+def test_the_run_command_says_what_is_wrong_in_one_line() -> None:
+    """A taken port, and a broker without passwords for all the world."""
+    with Broker() as broker:
+        status, _, errors = ended(run_command("run", "--port", str(broker.port)))
+        assert status == 1
+        assert errors.count("\n") == 1
+        assert "--port 0 finds one" in errors
+
+    status, _, errors = ended(run_command("run", "--host", "0.0.0.0"))
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert "expected a password file" in errors
+
+
+def test_the_render_command_writes_what_mosquitto_takes(tmp_path: Path) -> None:
+    """The folder it writes is a working configuration, readable by its owner alone."""
+    port = free_port()
+    status, output, errors = ended(
+        run_command("render", "--port", str(port), "--user", "pi:agent", "--output", str(tmp_path / "etc"))
+    )
+    assert (status, output, errors) == (0, "", "")
+    files = {file.name: file for file in (tmp_path / "etc").iterdir()}
+    assert set(files) == {"mosquitto.conf", "acl"}
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files.values())
+
+    with Broker(port=port, settings=BrokerSettings(extra_lines=(f"acl_file {files['acl']}",))):
+        pass
+
+
+def test_the_installer_does_nothing_where_mosquitto_is(tmp_path: Path) -> None:
+    """And where it cannot install says in one line what to do."""
+    script = HERE / "broker" / "install-mosquitto.sh"
+    assert subprocess.run([script], capture_output=True, check=True).stderr == b""
+
+
+@pytest.fixture
+def bare_machine(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the installer where only the named programs exist; each records its call."""
+    folder, script = tmp_path / "bin", tmp_path / "install-mosquitto.sh"
+    folder.mkdir()
+    original = (HERE / "broker" / "install-mosquitto.sh").read_text()
+    # The folders a system might have are taken out, so that this machine's Mosquitto is not seen.
+    script.write_text(original.replace(':/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"', '"'))
+
+    def run(user: int, **programs: str) -> subprocess.CompletedProcess[str]:
+        programs["id"] = f"echo {user}"
+        for name, body in programs.items():
+            path = folder / name.replace("_", "-")
+            path.write_text(f'#!/bin/sh\necho "$(basename $0) $*" >> {tmp_path}/calls\n{body}\n')
+            path.chmod(0o755)
+        for needed in ("env", "basename", "touch", "chmod"):
+            target = Path("/usr/bin") / needed
+            (folder / needed).unlink(missing_ok=True)
+            (folder / needed).symlink_to(target)
+        return subprocess.run(
+            ["/bin/sh", str(script)], env={"PATH": str(folder)}, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_the_installer_uses_apt_and_sudo_only_where_needed(
+    bare_machine: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """As a user through sudo, updating the lists when the first attempt fails."""
+    mosquitto = tmp_path / "bin" / "mosquitto"
+    apt = f'case "$*" in *update*) touch {tmp_path}/updated ;; *) [ -e {tmp_path}/updated ] || exit 100; '
+    apt += f"touch {mosquitto}; chmod 755 {mosquitto} ;; esac"
+
+    done = bare_machine(1000, apt_get=apt, sudo='exec "$@"')
+
+    assert done.returncode == 0, done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count("sudo ") == 3
+    assert "apt-get update" in calls
+    assert calls.count("apt-get install -y --no-install-recommends mosquitto") >= 2
+
+
+@pytest.mark.parametrize(
+    ("programs", "advice"),
+    [
+        ({"dnf": "exit 9"}, "sudo dnf install mosquitto"),
+        ({"brew": "exit 9"}, "brew install mosquitto"),
+        ({}, "Install the package 'mosquitto'"),
+        ({"apt_get": "exit 9"}, "As root, run: apt-get install mosquitto"),
+    ],
+)
+def test_the_installer_elsewhere_says_what_to_do(
+    bare_machine: Callable[..., subprocess.CompletedProcess[str]], programs: dict[str, str], advice: str
+) -> None:
+    """It never runs another package manager by itself."""
+    done = bare_machine(1000, **programs)
+
+    assert done.returncode == 1
+    assert advice in done.stderr
+    assert done.stderr.count("\n") == 1

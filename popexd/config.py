@@ -72,7 +72,7 @@ def cache_folder() -> Path:
 class Section(BaseModel):
     """A table of the configuration: frozen, and every key of it is known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Broker(Section):

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from popexd.config import (
     MASK,
     AgentConfig,
+    Broker,
     Mode,
     Objective,
     Planner,
@@ -89,6 +90,15 @@ def test_environment_wins_over_file_and_file_over_default(tmp_path: Path, monkey
     assert config.planner.thresholds == {"b1": 0.7, "b3": 0.6}
     assert config.uplink is not None
     assert config.uplink.port == 2222
+
+
+def test_a_section_with_one_key_keeps_the_defaults_of_the_others(tmp_path: Path) -> None:
+    """Each key stands alone."""
+    for section, keys in masked(AgentConfig(uplink=Broker())).items():
+        for key, value in keys.items():
+            if value is not None:
+                text = as_toml({section: {key: value}})
+                assert load_agent(written(tmp_path, text)).model_copy(update={"uplink": None}) == AgentConfig()
 
 
 def test_settings_made_in_code_read_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,8 +268,9 @@ def test_the_planners_words_are_the_solvers_and_the_brains() -> None:
 def test_the_examples_state_the_defaults_and_name_every_key(name: str, kind: type[BaseModel]) -> None:
     """The commented files users start from can neither age nor lie."""
     text = (EXAMPLES / name).read_text(encoding="utf-8")
+    load = load_agent if kind is AgentConfig else load_worker
 
-    assert kind.model_validate(tomllib.loads(text)) == kind()
+    assert load(EXAMPLES / name) == load() == kind()
     for section, field in kind.model_fields.items():
         assert f"[{section}]" in text
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -13,7 +13,6 @@ from popexd.coordinator.requests import carry_out
 from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.uplink import Uplink
 from popexd.coordinator.world import World
-from popexd.estimators import ExitRates
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,8 @@ class Coordinator:
         self._drained = False
         self._handlers: dict[type, Callable[[Any, float], None]] = {
             ev.FrameReceived: self.flow.received,
+            ev.FramesSkipped: self.flow.skipped,
+            ev.InputRejected: self.flow.input_rejected,
             ev.RunDone: self.flow.run_done,
             ev.RunFailed: self.flow.run_failed,
             ev.ShipmentEnded: self.flow.shipment_ended,

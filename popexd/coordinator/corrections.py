@@ -13,8 +13,8 @@ from popexd.profile import CodecCost, Exit, Layer, LayerGraph
 _FEWEST = 5
 """A correction counts from this many samples on."""
 
-ENVELOPE_BYTES = 900.0
-"""Header, topic and properties of a tensor message before any was sent."""
+ENVELOPE_BYTES = 900
+"""What a tensor message has beyond its tensors: envelope, topic, properties, packet headers."""
 
 
 def _scaled(seconds: Mapping[Tier, float], scale: Mapping[Tier, float]) -> dict[Tier, float]:
@@ -34,7 +34,6 @@ class Corrections:
         self._encode: defaultdict[str, RunningMedian] = defaultdict(RunningMedian)
         self._far_decode: defaultdict[str, RunningMedian] = defaultdict(RunningMedian)
         self._camera_bytes = RunningMedian(101)
-        self._envelope = RunningMedian(31, ENVELOPE_BYTES)
 
     def compute(self, tier: Tier, measured_seconds: float, profiled_seconds: float) -> None:
         """Take in how long segments took on a tier against the profile's sum for them."""
@@ -59,10 +58,6 @@ class Corrections:
         """Take in the seconds a worker took to decode what was shipped."""
         self._far_decode[f"{cut} {codec}"].add(seconds)
 
-    def shipped(self, message_bytes: int, tensor_bytes: int) -> None:
-        """Take in how many bytes a message has beyond its tensors."""
-        self._envelope.add(message_bytes - tensor_bytes)
-
     @property
     def camera_bytes(self) -> float | None:
         """Median bytes of a camera frame; None before the first."""
@@ -81,7 +76,9 @@ class Corrections:
         layers: tuple[Layer, ...] = tuple(
             replace(layer, seconds=_scaled(layer.seconds, scale)) for layer in graph.layers
         )
-        exits: tuple[Exit, ...] = tuple(replace(branch, seconds=_scaled(branch.seconds, scale)) for branch in graph.exits)
+        exits: tuple[Exit, ...] = tuple(
+            replace(branch, seconds=_scaled(branch.seconds, scale)) for branch in graph.exits
+        )
         codecs = {
             cut: {name: self._codec(cut, name, cost, decode, profiled_decode) for name, cost in options.items()}
             for cut, options in graph.codecs.items()
@@ -106,7 +103,7 @@ class Corrections:
         far_seconds = far.value if far is not None and len(far) >= _FEWEST else None
         return replace(
             cost,
-            bytes=size + (self._envelope.value or 0.0),
+            bytes=size + ENVELOPE_BYTES,
             encode_seconds=max(0.0, encode_seconds),
             decode_seconds=cost.decode_seconds if far_seconds is None else far_seconds,
         )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from popexd.latency import Prediction
 from popexd.network import Link
 from popexd.plan import Plan, Tier
 from popexd.protocol.tensors import Stage
@@ -24,6 +25,22 @@ class FrameReceived:
     payload: bytes
     frame_id: str | None = None
     correlation: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FramesSkipped:
+    """Frames of a camera were pushed out by newer ones before anyone looked at them."""
+
+    camera: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputRejected:
+    """Something on a frame topic can never be a frame of ours."""
+
+    reason: str
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +178,8 @@ class Drain:
 
 Event = (
     FrameReceived
+    | FramesSkipped
+    | InputRejected
     | RunDone
     | RunFailed
     | ShipmentEnded
@@ -265,25 +284,29 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A plan in force, why, and what was known when it was chosen."""
+    """A plan in force, why, and what was known when it was chosen; `form` is the plan as in files and messages."""
 
     plan_id: str
     plan: Plan
+    form: Mapping[str, Any]
+    prediction: Prediction
     decided_at: float
     reason: str
     solver: str
     objective: str
-    cut: str | tuple[str, ...]
-    cuts: Mapping[str, tuple[str, ...]]
-    predicted_seconds: float
-    predicted_p95_seconds: float | None
-    predicted_accuracy: float | None
-    predicted_bytes: float
-    exit_probabilities: Mapping[str, float]
-    path_seconds: Mapping[str, float]
     alternatives: tuple[tuple[str, float], ...]
     network: Mapping[str, Link]
     solve_seconds: float
+
+    @property
+    def cut(self) -> str:
+        """Return where the model is cut, several points joined by `+`."""
+        cut = self.form["cut"]
+        return cut if isinstance(cut, str) else "+".join(cut)
+
+    def expected_seconds(self, left_at: str) -> float:
+        """Return the predicted time of a frame that leaves at this exit."""
+        return self.prediction.path_seconds.get(left_at, self.prediction.seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from popexd.coordinator.events import (
     Effect,
     Forget,
     FrameReceived,
+    FramesSkipped,
+    InputRejected,
     Notice,
     Replied,
     Run,
@@ -60,6 +62,18 @@ class Flow:
         if dropped is not None:
             reason, frame = dropped
             self._dropped(reason, frame.camera, frame.frame_id)
+
+    def skipped(self, event: FramesSkipped, _now: float) -> None:
+        """Count frames that were pushed out before they got here."""
+        self.statistics.received += event.count
+        self.statistics.dropped["newer"] += event.count
+        self._out.append(Notice("frame.dropped", {"camera": event.camera, "count": event.count, "reason": "newer"}))
+
+    def input_rejected(self, event: InputRejected, _now: float) -> None:
+        """Count something that can never be a frame."""
+        self.statistics.received += 1
+        self.statistics.rejected[event.reason] += 1
+        self._out.append(Notice("input.rejected", {"reason": event.reason, "detail": event.detail[:200]}))
 
     def drain(self) -> None:
         """Take no more frames; those that wait are dropped, those taken are answered."""
@@ -169,7 +183,7 @@ class Flow:
         frame.device_seconds += event.device_seconds
         frame.encode_seconds += event.encode_seconds
         if event.shipment_bytes is not None and frame.itinerary.codec is not None:
-            learnt.encoded(_cut(frame), frame.itinerary.codec, event.encode_seconds)
+            learnt.encoded(frame.decision.cut, frame.itinerary.codec, event.encode_seconds)
         step = _step(frame)
         if frame.phase is Phase.RUNNING and step is not None:
             exits = () if step.exit is None or step.exit == FINAL else (step.exit,)
@@ -276,7 +290,7 @@ class Flow:
         learnt = self.planner.corrections
         plan = frame.itinerary
         if plan.codec is not None and "decode" in event.seconds:
-            learnt.far_decoded(_cut(frame), plan.codec, event.seconds["decode"])
+            learnt.far_decoded(frame.decision.cut, plan.codec, event.seconds["decode"])
         if len(plan.route) == 1 and "compute" in event.seconds:
             stage = plan.route[0]
             profiled = self.planner.profiled_seconds(stage.tier, stage.segments)
@@ -353,8 +367,10 @@ class Flow:
             bytes_sent=frame.bytes_sent,
         )
         undisturbed = answer.fallback is None and frame.attempt <= 1
-        self.statistics.answer(answer, frame.decision.path_seconds.get(left_at) if undisturbed else None, now)
-        if self.planner.exit_rates is not None and any(step.exit not in (None, FINAL) for step in frame.itinerary.steps):
+        self.statistics.answer(answer, frame.decision.expected_seconds(left_at) if undisturbed else None, now)
+        if self.planner.exit_rates is not None and any(
+            step.exit not in (None, FINAL) for step in frame.itinerary.steps
+        ):
             self.planner.exit_rates.add(left_at)
         self._out.append(answer)
         self._out.append(Forget(frame.key))
@@ -366,12 +382,7 @@ def _step(frame: Frame) -> Step | None:
 
 
 def _expected(frame: Frame) -> float:
-    return frame.decision.path_seconds.get(FINAL, frame.decision.predicted_seconds)
-
-
-def _cut(frame: Frame) -> str:
-    cut = frame.decision.cut
-    return cut if isinstance(cut, str) else "+".join(cut)
+    return frame.decision.expected_seconds(FINAL)
 
 
 def _timing(frame: Frame, tier: Tier, far: Mapping[str, float], now: float) -> Timing:

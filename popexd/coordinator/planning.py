@@ -9,15 +9,16 @@ from typing import Any
 from popexd.coordinator.corrections import Corrections
 from popexd.coordinator.events import Decision
 from popexd.coordinator.itinerary import Itinerary, itinerary, local_plan
+from popexd.cut import plan_to_json
 from popexd.errors import Infeasible, InputError, PopexdError
 from popexd.estimators import ExitRates
 from popexd.latency import Prediction, predict
 from popexd.network import Link, NetworkState
 from popexd.plan import Plan, Tier
 from popexd.profile import LayerGraph
-from popexd.solvers import OBJECTIVES, SOLVERS, Problem, alternatives, cut_of, cuts_of, objective_value, solve
-
-MODES = ("auto", "device", "edge", "cloud")
+from popexd.solvers import MODES, NAMES, OBJECTIVES, Problem, solve
+from popexd.solvers.strategies import alternatives
+from popexd.validation import Validation
 
 _GAIN_SHARE = 0.05
 _GAIN_SECONDS = 0.002
@@ -42,7 +43,7 @@ class PlannerSettings:
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
-        _one_of("solver", self.solver, SOLVERS)
+        _one_of("solver", self.solver, NAMES)
         _one_of("objective", self.objective, OBJECTIVES)
         if self.min_accuracy is not None:
             _number("min_accuracy", self.min_accuracy, 0, 1)
@@ -90,9 +91,7 @@ class Planner:
     `assemble` builds the graph from the workers' profiles; `timer` is only read to report how long a solve took.
     """
 
-    def __init__(
-        self, assemble: Assemble, settings: PlannerSettings, boot: str, timer: Callable[[], float]
-    ) -> None:
+    def __init__(self, assemble: Assemble, settings: PlannerSettings, boot: str, timer: Callable[[], float]) -> None:
         self.settings = settings
         self.corrections = Corrections()
         self.profiled = assemble({})
@@ -130,11 +129,18 @@ class Planner:
         if self.settings.thresholds:
             graph = replace(graph, thresholds={**graph.thresholds, **self.settings.thresholds})
         if self.exit_rates is not None and graph.validation is not None:
-            graph = replace(graph, validation=replace(graph.validation, weights=self.exit_rates.weights(now)))
+            table = graph.validation
+            weighed = Validation(table.exits, table.confidence, table.correct, self.exit_rates.weights(now))
+            graph = replace(graph, validation=weighed)
         return graph
 
     def consider(
-        self, profiles: Mapping[Tier, Any], uplink: Link | None, max_packet_bytes: int | None, reason: str, now: float,
+        self,
+        profiles: Mapping[Tier, Any],
+        uplink: Link | None,
+        max_packet_bytes: int | None,
+        reason: str,
+        now: float,
         urgent: bool = False,
     ) -> Decision | None:
         """Solve again; return the decision to publish, None if the one in force stands unchanged.
@@ -190,7 +196,7 @@ class Planner:
             if mode == "auto" and tier is not Tier.DEVICE and len(remotes) == 1:
                 break  # the two-tier problem contains the device alone
         if candidates:
-            return min(candidates, key=lambda item: objective_value(item.problem.objective, item.prediction))
+            return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
         plan = local_plan(graph)
         network = NetworkState(None)
         problem = Problem(graph=graph, network=network, tiers=frozenset({Tier.DEVICE}))
@@ -213,8 +219,8 @@ class Planner:
     def _worth(self, current: Prediction, new: Prediction, now: float) -> bool:
         if now - self._switched_at < self.settings.dwell_seconds:
             return False
-        was = objective_value(self.settings.objective, current)
-        gain = was - objective_value(self.settings.objective, new)
+        was = _objective(self.settings.objective, current)
+        gain = was - _objective(self.settings.objective, new)
         least = _GAIN_SECONDS if self.settings.objective in ("seconds", "p95", "device_seconds") else 0.0
         return gain > max(_GAIN_SHARE * abs(was), least)
 
@@ -224,7 +230,7 @@ class Planner:
         before = current.network.get("device")
         if (before is None) != (uplink is None):
             return True
-        pairs = [(current.predicted_seconds, prediction.seconds)]
+        pairs = [(current.prediction.seconds, prediction.seconds)]
         if before is not None and uplink is not None:
             pairs.append((before.bits_per_second, uplink.bits_per_second))
         return any(max(a, b) > 1.2 * min(a, b) for a, b in pairs)
@@ -237,25 +243,16 @@ class Planner:
             running = [branch.name for branch in graph.exits if plan.runs(branch.name)]
             self.exit_rates.use({name: graph.threshold(name, plan.exits[name]) for name in running}, now)
 
-    def _decision(
-        self, best: _Candidate, graph: LayerGraph, reason: str, now: float, solve_seconds: float
-    ) -> Decision:
-        prediction = best.prediction
+    def _decision(self, best: _Candidate, graph: LayerGraph, reason: str, now: float, solve_seconds: float) -> Decision:
         return Decision(
             plan_id=f"{self._boot}-{self._count}",
             plan=best.plan,
+            form=plan_to_json(best.plan, graph, best.network),
+            prediction=best.prediction,
             decided_at=now,
             reason=reason,
             solver=self.settings.solver,
             objective=self.settings.objective,
-            cut=cut_of(best.plan, graph),
-            cuts=cuts_of(best.plan, graph),
-            predicted_seconds=prediction.seconds,
-            predicted_p95_seconds=prediction.p95_seconds,
-            predicted_accuracy=prediction.accuracy,
-            predicted_bytes=prediction.bytes,
-            exit_probabilities=prediction.exit_probabilities,
-            path_seconds=prediction.path_seconds,
             alternatives=tuple(alternatives(best.problem)),
             network={"device": best.network.uplink} if best.network.uplink is not None else {},
             solve_seconds=solve_seconds,
@@ -275,3 +272,9 @@ def _network(uplink: Link | None, tier: Tier) -> NetworkState:
     if tier is Tier.DEVICE:
         return NetworkState(None)
     return NetworkState(uplink, Link(1e15)) if tier is Tier.EDGE else NetworkState(uplink)
+
+
+def _objective(name: str, prediction: Prediction) -> float:
+    """Return what the objective makes least of."""
+    values = {"p95": prediction.p95_seconds, "throughput": prediction.bottleneck_seconds}
+    return float(values[name] if name in values else getattr(prediction, name))

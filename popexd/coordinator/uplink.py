@@ -63,7 +63,7 @@ class Uplink:
         """The estimate to plan on; None while the uplink is unusable or unknown."""
         return self.estimator.link() if self.usable else None
 
-    def connection(self, connected: bool, max_packet_bytes: int | None, now: float) -> None:
+    def connection(self, connected: bool, max_packet_bytes: int | None) -> None:
         """Take in that the uplink's broker was reached or lost; what was outstanding is void."""
         self.connected = connected
         self.max_packet_bytes = max_packet_bytes
@@ -150,7 +150,9 @@ class Uplink:
 
     def order_probe(self) -> None:
         """Ask for a round trip and a sized probe as soon as possible."""
-        if not self._train:
+        if self.suspect:
+            self._ping_at = float("-inf")
+        elif not self._train:
             self._train = [PING_BYTES, self._sized()]
 
     def _sized(self) -> int:
@@ -180,12 +182,15 @@ class Uplink:
 
     def probes(self, tier: Tier | None, now: float) -> list[SendProbe]:
         """Return the probe to send now, if any: one is out at a time, sized ones only while the link is idle."""
-        if self._probe is not None and now - self._probe[1] >= _PROBE_TIMEOUT_SECONDS:
+        if self._probe is not None and now >= self._probe[1] + _PROBE_TIMEOUT_SECONDS:
             sequence, _ = self._probe
             self._probe = None
             self._train.clear()
             self.timed_out(("probe", sequence), now)
-        if tier is None or not self.connected or self._probe is not None:
+        if not self.connected or self._probe is not None:
+            return []
+        if tier is None:
+            self._ping_at = max(self._ping_at, now + 1.0)
             return []
         if self.suspect:
             if now < self._ping_at:

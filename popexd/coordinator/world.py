@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from popexd.coordinator.events import Decided, Effect, Notice, ProbeReturned, SpeedMeasured, UplinkChanged, WorkerChanged
+from popexd.coordinator.events import (
+    Decided,
+    Effect,
+    Notice,
+    ProbeReturned,
+    SpeedMeasured,
+    UplinkChanged,
+    WorkerChanged,
+)
 from popexd.coordinator.planning import Planner
 from popexd.coordinator.uplink import Uplink
 from popexd.plan import Tier
@@ -53,7 +61,7 @@ class World:
     def uplink_changed(self, event: UplinkChanged, now: float) -> None:
         """Take in that the uplink's broker was reached or lost; presence is told anew after a connect."""
         was = self.uplink.connected
-        self.uplink.connection(event.connected, event.max_packet_bytes, now)
+        self.uplink.connection(event.connected, event.max_packet_bytes)
         if not event.connected:
             self.workers.clear()
         if was != event.connected:

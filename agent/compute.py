@@ -1,0 +1,154 @@
+"""The compute thread: opens and decodes frames, runs segments, encodes what leaves. It owns what it keeps per frame."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popexd.coordinator.corrections import ENVELOPE_BYTES
+from popexd.coordinator.events import Classified, Forget, Run, RunDone, RunFailed
+from popexd.errors import FrameRejected, PopexdError
+from popexd.logs import get_logger
+from popexd.protocol import codec
+from popexd.protocol.codec import Encoded
+from popexd.runtime import frames
+from popexd.runtime.segments import SegmentRunner
+from popexd.validation import FINAL
+
+log = get_logger("agent.compute")
+
+
+@dataclass
+class _Work:
+    """What is kept of one frame until it is answered."""
+
+    payload: bytes
+    image: bytes | None = None
+    tensors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+class Compute:
+    """Carries out one order after the other and posts each outcome.
+
+    `shipment(key)` hands encoded tensors over: the thread writes them before it posts `RunDone` and does not touch them
+    again before `Forget`, so they may be read from another thread in between.
+
+    Arguments:
+        runner: the model.
+        limits: what a frame may be.
+        slowdown: laboratory: every order takes so many times longer, and says so.
+        post: takes the outcome; called on this thread.
+
+    """
+
+    def __init__(
+        self, runner: SegmentRunner, limits: frames.Limits, slowdown: float, post: Callable[[RunDone | RunFailed], None]
+    ) -> None:
+        self.runner = runner
+        self.progress = 0
+        self._limits = limits
+        self._slowdown = slowdown
+        self._post = post
+        self._orders: SimpleQueue[Run | Forget | None] = SimpleQueue()
+        self._works: dict[int, _Work] = {}
+        self._shipments: dict[int, dict[str, Encoded]] = {}
+        self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
+
+    def start(self) -> None:
+        """Begin to carry out orders."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the order at hand and end."""
+        self._orders.put(None)
+        self._thread.join(10)
+
+    def order(self, what: Run | Forget) -> None:
+        """Take an order; returns at once."""
+        self._orders.put(what)
+
+    def shipment(self, key: int) -> dict[str, Encoded]:
+        """Return the encoded tensors of a frame, after `RunDone` told of them."""
+        return self._shipments[key]
+
+    def _serve(self) -> None:
+        while (order := self._orders.get()) is not None:
+            if isinstance(order, Forget):
+                self._works.pop(order.key, None)
+                self._shipments.pop(order.key, None)
+            else:
+                self._post(self._outcome(order))
+            self.progress += 1
+
+    def _outcome(self, order: Run) -> RunDone | RunFailed:
+        try:
+            return self._carry_out(order)
+        except FrameRejected as error:
+            return RunFailed(order.key, True, error.reason, error.detail)
+        except PopexdError as error:
+            return RunFailed(order.key, False, "compute", str(error))
+        except Exception as error:  # noqa: BLE001 a frame must be answered or rejected whatever breaks
+            log.exception("order.failed", key=order.key)
+            return RunFailed(order.key, False, "compute", f"{type(error).__name__}: {error}")
+
+    def _carry_out(self, order: Run) -> RunDone:
+        started = time.perf_counter()
+        work = self._works.get(order.key)
+        if work is None:
+            assert order.payload is not None
+            work = self._works[order.key] = _Work(order.payload)
+        first = work.image is None
+        if work.image is None:
+            work.image = frames.sniff(work.payload, self._limits).data
+            work.payload = b""
+        if order.decode:
+            size = self.runner.bundle.input
+            work.tensors = {"input": frames.load_image(work.image, size.height, size.width, self._limits.frame_pixels)}
+        decoded = time.perf_counter()
+        if order.segments:
+            work.tensors = self.runner.run(work.tensors, order.segments)
+        classified = self._classify(order, work)
+        ran = time.perf_counter()
+        shipment_bytes = self._encode(order, work)
+        done = time.perf_counter()
+        factor = self._slowdown
+        if factor > 1:
+            time.sleep((factor - 1) * (done - started))
+        return RunDone(
+            key=order.key,
+            decode_seconds=factor * (decoded - started) if order.decode else 0.0,
+            device_seconds=factor * (ran - decoded),
+            encode_seconds=factor * (done - ran),
+            classified=classified,
+            image_bytes=len(work.image) if first else None,
+            shipment_bytes=shipment_bytes,
+        )
+
+    def _classify(self, order: Run, work: _Work) -> Classified | None:
+        if order.exit is None:
+            return None
+        bundle = self.runner.bundle
+        last = bundle.segments[-1].name
+        after = last if order.exit == FINAL else next(spec.after for spec in bundle.exits if spec.name == order.exit)
+        index, confidence, _ = self.runner.classify(order.exit, work.tensors[after])
+        return Classified(index, bundle.classes[index], confidence)
+
+    def _encode(self, order: Run, work: _Work) -> int | None:
+        if order.codec is None:
+            return None
+        assert work.image is not None
+        if order.codec == "camera":
+            encoded = {"input": codec.image(work.image, "camera")}
+        elif codec.is_image_codec(order.codec):
+            pixels = work.tensors["input"]
+            encoded = {"input": codec.image(frames.encode_image(pixels, order.codec), order.codec)}  # type: ignore[arg-type]
+        else:
+            encoded = {name: codec.encode(tensor, order.codec) for name, tensor in work.tensors.items()}
+        self._shipments[order.key] = encoded
+        return ENVELOPE_BYTES + sum(tensor.size_bytes for tensor in encoded.values())

@@ -1,0 +1,137 @@
+"""Messages in: what arrives on the agent's topics, turned into the brain's events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .mailbox import FrameArrived
+from popexd.bus.base import Message
+from popexd.coordinator import events as ev
+from popexd.errors import MessageRejected
+from popexd.plan import Tier
+from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState, parse_json
+from popexd.protocol.replies import ProbeReply, Reply
+from popexd.protocol.topics import REQUEST_VERBS, DeviceTopics
+
+_LONGEST_FRAME_ID = 256
+
+
+def frame_key(boot: str, text: str) -> int:
+    """Return the brain's key of a frame id of ours, `<boot>-<key>`.
+
+    Raises:
+        MessageRejected: it is not one of this start's.
+
+    """
+    prefix, _, number = text.rpartition("-")
+    if prefix != boot or not number.isdecimal() or len(number) > 18:
+        raise MessageRejected("stranger", f"{text[:80]!r} was not sent by this start of the agent")
+    return int(number)
+
+
+@dataclass
+class Inlet:
+    """Parses; what cannot be used becomes an event that says why."""
+
+    topics: DeviceTopics
+    boot: str
+    fingerprint: str
+    _present: dict[str, WorkerState] = field(default_factory=dict)
+    _profiles: dict[str, WorkerProfile] = field(default_factory=dict)
+
+    def frame(self, arrived: FrameArrived) -> list[ev.Event]:
+        """Turn a frame message into events; its payload is not looked at here."""
+        message = arrived.message
+        try:
+            camera = self.topics.camera_of(message.topic)
+        except MessageRejected as error:
+            return [ev.InputRejected(error.reason, error.detail)] * (1 + arrived.skipped)
+        found: list[ev.Event] = [ev.FramesSkipped(camera, arrived.skipped)] if arrived.skipped else []
+        frame_id = dict(message.user_properties).get("frame_id") or _text(message.correlation_data)
+        if frame_id is not None and len(frame_id) > _LONGEST_FRAME_ID:
+            frame_id = None
+        return [*found, ev.FrameReceived(camera, message.payload, frame_id, message.correlation_data)]
+
+    def reply(self, message: Message) -> list[ev.Event]:
+        """Turn a worker's answer into an event."""
+        try:
+            reply = Reply.from_bytes(message.payload)
+            key = frame_key(self.boot, reply.frame_id)
+            return [_replied(key, reply)]
+        except MessageRejected as error:
+            return [ev.ReplyRejected(error.reason)]
+
+    def probe_reply(self, message: Message) -> list[ev.Event]:
+        """Turn a probe's echo into an event."""
+        try:
+            reply = ProbeReply.from_bytes(message.payload)
+        except MessageRejected as error:
+            return [ev.ReplyRejected(error.reason)]
+        return [ev.ProbeReturned(reply.seq, reply.seconds)]
+
+    def request(self, message: Message) -> list[ev.Event]:
+        """Turn a request into an event; a bad one keeps its transaction so that it can be answered."""
+        verb = message.topic.rsplit("/", 1)[-1]
+        transaction: Any = None
+        try:
+            fields = parse_json(message.payload) if message.payload else {}
+            said = fields.get("transaction")
+            transaction = said if isinstance(said, str | int) and not isinstance(said, bool) else None
+            if verb not in REQUEST_VERBS:
+                raise MessageRejected("verb", f"{verb[:40]!r}, expected one of {', '.join(REQUEST_VERBS)}")
+            RequestPayload.from_bytes(message.payload or b"{}")
+        except MessageRejected as error:
+            return [ev.RequestRejected(verb, error.reason, error.detail, transaction)]
+        known = {name: value for name, value in fields.items() if name not in ("schema", "transaction")}
+        return [ev.RequestReceived(verb, transaction, known)]
+
+    def worker_state(self, message: Message) -> list[ev.Event]:
+        """Turn a worker's presence into an event; one that does not hold our model is as good as absent."""
+        worker = message.topic.split("/")[-2]
+        known = self._present.pop(worker, None)
+        try:
+            state = WorkerState.from_bytes(message.payload) if message.payload else None
+        except MessageRejected as error:
+            return [ev.ReplyRejected(f"worker-{error.reason}")]
+        if state is None or state.state == "offline" or self.fingerprint not in state.models.values():
+            tier = known.tier if known is not None else "cloud" if state is None else state.tier
+            return [ev.WorkerChanged(worker, Tier.of(tier), False)]
+        self._present[worker] = state
+        return [self._found(worker, state)]
+
+    def worker_profile(self, message: Message) -> list[ev.Event]:
+        """Turn a worker's profile into an event, if the worker is there."""
+        worker = message.topic.split("/")[-2]
+        try:
+            self._profiles[worker] = WorkerProfile.from_bytes(message.payload)
+        except MessageRejected as error:
+            self._profiles.pop(worker, None)
+            return [ev.ReplyRejected(f"worker-{error.reason}")] if message.payload else []
+        state = self._present.get(worker)
+        return [] if state is None else [self._found(worker, state)]
+
+    def _found(self, worker: str, state: WorkerState) -> ev.WorkerChanged:
+        profile = self._profiles.get(worker)
+        mine = None if profile is None else profile.models.get(self.fingerprint)
+        return ev.WorkerChanged(worker, Tier.of(state.tier), True, mine)
+
+
+def _replied(key: int, reply: Reply) -> ev.Replied:
+    said = None
+    if reply.status == "ok":
+        if reply.class_index is None or reply.label is None or reply.confidence is None:
+            raise MessageRejected("field", "an answer without class_index, label or confidence")
+        said = ev.Classified(reply.class_index, reply.label, reply.confidence)
+    seconds = {part: value for part, value in reply.seconds.items() if 0 <= value < 3600}
+    tier = Tier.of(reply.tier)
+    return ev.Replied(
+        key, reply.attempt, reply.worker, tier, reply.bytes, seconds, said, reply.exit or "final", reply.error
+    )
+
+
+def _text(data: bytes | None) -> str | None:
+    try:
+        return data.decode() or None if data is not None else None
+    except UnicodeDecodeError:
+        return None

@@ -52,7 +52,7 @@ mosquitto:
 $(VENV)/bin/pip:
 	@test -n "$(PYTHON)" || { echo "popexd needs Python 3.11 or newer: install it, or say PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is too old: popexd needs Python 3.11 or newer" >&2; exit 1; }
+		{ echo "$(PYTHON) is missing or too old: popexd needs Python 3.11 or newer" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		package=$(notdir $(PYTHON))-venv; \
 		command -v apt-get >/dev/null || \

@@ -81,4 +81,4 @@ def test_an_old_python_is_told_so() -> None:
     )
 
     assert said.returncode != 0
-    assert "false is too old: popexd needs Python 3.11 or newer" in said.stderr
+    assert "false is missing or too old: popexd needs Python 3.11 or newer" in said.stderr

@@ -22,7 +22,6 @@ from popexd.criteria import softmax
 from popexd.errors import BundleError, PopexdError
 
 Tensors = Mapping[str, NDArray[Any]]
-_Step = tuple[str, tuple[str, ...]]
 _MOST_SCHEDULES = 1000
 
 
@@ -45,6 +44,22 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+class _Schedule(NamedTuple):
+    """What a call of `run` comes to: given tensors it reads, segments in order and as a set, what it returns."""
+
+    read: tuple[str, ...]
+    steps: tuple[str, ...]
+    made: frozenset[str]
+    needed: tuple[str, ...]
+
+
+class _Station(NamedTuple):
+    """One loaded file, bound to the places of the tensors it reads and writes."""
+
+    session: onnxruntime.InferenceSession
+    binding: onnxruntime.IOBinding
+
+
 class SegmentRunner:
     """All segments and branches of a bundle, ready to run; for one thread at a time.
 
@@ -61,20 +76,29 @@ class SegmentRunner:
         self.bundle = bundle
         self.threads = threads or available_cores()
         self.executions: Counter[str] = Counter()
-        options = _options(self.threads)
-        self._after = {segment.name: segment.after for segment in bundle.segments}
-        self._segments = {
-            segment.name: _load(segment.file, segment.after, segment.name, options) for segment in bundle.segments
-        }
-        self._exits = {exit_.name: _load(exit_.file, (exit_.after,), None, options) for exit_ in bundle.exits}
+        self._specs = {segment.name: segment for segment in bundle.segments}
         self._exit_specs = {exit_.name: exit_ for exit_ in bundle.exits}
+        self._order = {name: index for index, name in enumerate(self._specs)}
+        self._last = bundle.segments[-1].name
         self._forms: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             segment.name: (segment.shape, np.dtype(segment.dtype)) for segment in bundle.segments
         }
         self._forms[INPUT] = ((1, bundle.input.height, bundle.input.width, bundle.input.channels), np.dtype(np.uint8))
-        self._schedules: dict[tuple[tuple[str, ...], frozenset[str]], tuple[list[_Step], set[str]]] = {}
-        self._last = bundle.segments[-1].name
-        self._order = {segment.name: index for index, segment in enumerate(bundle.segments)}
+        # Every tensor has one place in memory, which its producer writes and its readers read: no copies in between.
+        self._places = {name: _place(*form) for name, form in self._forms.items()}
+        self._places |= {exit_.name: _place((1, len(bundle.classes)), np.dtype(np.float32)) for exit_ in bundle.exits}
+        self._stations = self._load(_options(self.threads))
+        self._schedules: dict[tuple[tuple[str, ...], frozenset[str]], _Schedule] = {}
+
+    def _load(self, options: onnxruntime.SessionOptions) -> dict[str, _Station]:
+        stations = {}
+        for segment in self.bundle.segments:
+            place = self._places[segment.name]
+            stations[segment.name] = _station(segment.file, segment.after, segment.name, self._places, place, options)
+        for exit_ in self.bundle.exits:
+            place = self._places[exit_.name]
+            stations[exit_.name] = _station(exit_.file, (exit_.after,), None, self._places, place, options)
+        return stations
 
     def run(self, tensors: Tensors, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run the segments `names` (in the bundle's order, whatever order is given) on `tensors`.
@@ -89,14 +113,16 @@ class SegmentRunner:
         """
         for name, tensor in tensors.items():
             self._check(name, tensor)
-        steps, needed = self._schedule(tuple(names), frozenset(tensors))
-        live = dict(tensors)
-        for name, spent in steps:
-            live[name] = self._run_one(self._segments, name, self._after[name], live)
-            # Freed at once, its memory is reused while it is warm.
-            for parent in spent:
-                del live[parent]
-        return {name: tensor for name, tensor in live.items() if name in needed}
+        schedule = self._schedule(tuple(names), frozenset(tensors))
+        for name in schedule.read:
+            self._places[name].update_inplace(tensors[name])
+        for name in schedule.steps:
+            self._execute(name)
+        # The place is written again by the next frame: what leaves here is a copy.
+        return {
+            name: np.array(self._places[name].numpy()) if name in schedule.made else tensors[name]
+            for name in schedule.needed
+        }
 
     def classify(self, exit_name: str, tensor: NDArray[Any]) -> Classification:
         """Run the branch `exit_name` on the output of the segment it hangs on; "final" takes the last segment's output.
@@ -116,36 +142,24 @@ class SegmentRunner:
                 raise InferenceError(f"no exit {exit_name!r} in bundle {self.bundle.name}")
             temperature = spec.temperature
             self._check(spec.after, tensor)
-            logits = self._run_one(self._exits, exit_name, (spec.after,), {spec.after: tensor})
+            self._places[spec.after].update_inplace(tensor)
+            self._execute(exit_name)
+            logits = np.array(self._places[exit_name].numpy())
         return classification(logits, temperature, exit_name)
 
     def close(self) -> None:
         """Free every session; running anything afterwards is an InferenceError."""
-        self._segments.clear()
-        self._exits.clear()
+        self._stations.clear()
 
-    def _run_one(
-        self,
-        sessions: Mapping[str, onnxruntime.InferenceSession],
-        name: str,
-        after: tuple[str, ...],
-        tensors: Tensors,
-    ) -> NDArray[Any]:
-        try:
-            feeds = {parent: tensors[parent] for parent in after}
-            session = sessions[name]
-        except KeyError as error:
-            if name not in sessions:
-                raise InferenceError(f"{name}: the runner is closed") from error
-            raise InferenceError(
-                f"{name}: tensor {error} is missing, there are {', '.join(sorted(tensors))}"
-            ) from error
+    def _execute(self, name: str) -> None:
+        station = self._stations.get(name)
+        if station is None:
+            raise InferenceError(f"{name}: the runner is closed")
         self.executions[name] += 1
         try:
-            output: NDArray[Any] = session.run(None, feeds)[0]
+            station.session.run_with_iobinding(station.binding)
         except Exception as error:  # onnxruntime's errors have no ancestor of their own
             raise InferenceError(f"{name}: {_first_line(error)}") from error
-        return output
 
     def _check(self, name: str, tensor: NDArray[Any]) -> None:
         form = self._forms.get(name)
@@ -155,36 +169,36 @@ class SegmentRunner:
             found = f"{tensor.dtype} {tensor.shape}"
             raise InferenceError(f"{name}: a tensor of {found}, expected {form[1]} {form[0]}")
 
-    def _schedule(self, names: tuple[str, ...], given: frozenset[str]) -> tuple[list[_Step], set[str]]:
-        """Return the segments in order, each with the tensors that nobody reads after it, and what is live at the end.
+    def _schedule(self, names: tuple[str, ...], given: frozenset[str]) -> _Schedule:
+        """Put the segments in order, and find what is live at the end.
 
         Live is what whatever must still run reads: found by walking back from the last segment's output.
         """
         known = self._schedules.get((names, given))
         if known is not None:
             return known
-        try:
-            ordered = sorted(set(names), key=self._order.__getitem__)
-        except KeyError as error:
-            raise InferenceError(f"no segment {error} in bundle {self.bundle.name}") from error
-        there = {*given, *ordered}
-        needed: set[str] = set()
-        wanted = [self._last]
+        for name in names:
+            if name not in self._specs:
+                raise InferenceError(f"no segment {name!r} in bundle {self.bundle.name}")
+        steps = sorted(set(names), key=self._order.__getitem__)
+        there, read = set(given), set()
+        for name in steps:
+            for parent in self._specs[name].after:
+                if parent not in there:
+                    raise InferenceError(f"{name}: tensor {parent!r} is missing, there are {', '.join(sorted(there))}")
+                read.add(parent)
+            there.add(name)
+        needed, wanted = set(), [self._last]
         while wanted:
             name = wanted.pop()
-            if name in there or name == INPUT:
+            if name in there:
                 needed.add(name)
-            else:
-                wanted.extend(self._after[name])
-        steps: list[_Step] = []
-        read_later = set(needed)
-        for name in reversed(ordered):
-            spent = tuple(parent for parent in self._after[name] if parent not in read_later)
-            read_later.update(spent)
-            steps.insert(0, (name, spent))
+            elif name != INPUT:
+                wanted.extend(self._specs[name].after)
+        schedule = _Schedule(tuple(read - set(steps)), tuple(steps), frozenset(steps), tuple(needed))
         if len(self._schedules) < _MOST_SCHEDULES:
-            self._schedules[names, given] = steps, needed
-        return steps, needed
+            self._schedules[names, given] = schedule
+        return schedule
 
 
 def classification(logits: NDArray[Any], temperature: float = 1.0, exit_name: str = FINAL) -> Classification:
@@ -206,9 +220,18 @@ def _options(threads: int) -> onnxruntime.SessionOptions:
     return options
 
 
-def _load(
-    file: Path, inputs: tuple[str, ...], output: str | None, options: onnxruntime.SessionOptions
-) -> onnxruntime.InferenceSession:
+def _place(shape: tuple[int, ...], dtype: np.dtype[Any]) -> onnxruntime.OrtValue:
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type)
+
+
+def _station(
+    file: Path,
+    inputs: tuple[str, ...],
+    output: str | None,
+    places: Mapping[str, onnxruntime.OrtValue],
+    destination: onnxruntime.OrtValue,
+    options: onnxruntime.SessionOptions,
+) -> _Station:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no ancestor of their own
@@ -218,7 +241,11 @@ def _load(
     if sorted(takes) != sorted(inputs) or len(gives) != 1 or gives[0] != (output or gives[0]):
         expected = f"{', '.join(inputs)} in and {output or 'logits'} out"
         raise BundleError(f"{file}: has {', '.join(takes)} in and {', '.join(gives)} out, expected {expected}")
-    return session
+    binding = session.io_binding()
+    for name in inputs:
+        binding.bind_ortvalue_input(name, places[name])
+    binding.bind_ortvalue_output(gives[0], destination)
+    return _Station(session, binding)
 
 
 def _first_line(error: Exception) -> str:

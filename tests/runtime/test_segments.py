@@ -92,6 +92,21 @@ def test_executions_tell_what_ran(runner: SegmentRunner) -> None:
     assert 1 / 3 <= answer.confidence <= 1
 
 
+def test_what_was_returned_stays(runner: SegmentRunner) -> None:
+    """Tensors and logits of one frame are not touched by the next."""
+    pixels = frame(1)
+    tensors = runner.run({"input": pixels}, ["stem"])
+    answer = runner.classify("early", tensors["stem"])
+    stem, logits = tensors["stem"].copy(), answer.logits.copy()
+    other = runner.run({"input": frame(2)}, ["stem"])
+    runner.classify("early", other["stem"])
+
+    np.testing.assert_array_equal(tensors["stem"], stem)
+    np.testing.assert_array_equal(answer.logits, logits)
+    np.testing.assert_array_equal(runner.classify("early", stem).logits, logits)
+    np.testing.assert_array_equal(runner.run({"stem": stem}, NAMES[1:])["head"], whole_logits(pixels))
+
+
 def test_confidence_is_calibrated(runner: SegmentRunner) -> None:
     """A branch's temperature divides its logits before softmax; the class stays the same."""
     stem = runner.run({"input": frame(3)}, ["stem"])["stem"]

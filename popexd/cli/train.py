@@ -36,7 +36,6 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per epoch.")] = False,
 ) -> None:
     """Train an early-exit network with the joint loss of all its exits."""
-    _require_torch()
     from popexd.training.backbones import BACKBONES
     from popexd.training.loop import Recipe
     from popexd.training.loss import exit_weights
@@ -73,7 +72,6 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print the bundle's validation summary as JSON.")] = False,
 ) -> None:
     """Export a checkpoint as a bundle of ONNX segments, checked against torch, with its validation and codec tables."""
-    _require_torch()
     from popexd.training.export import export as write_bundle
 
     console = Console(stderr=True, quiet=as_json)
@@ -93,14 +91,6 @@ def export(
         return
     Console().print(_summary_table(bundle.thresholds, summary))
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
-
-
-def _require_torch() -> None:
-    try:
-        import onnx  # noqa: F401 - only whether they are there
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise InputError(f"{error.name} is not installed, expected the extra: pip install 'popexd[train]'") from error
 
 
 def _check_place(out: Path, resume: bool) -> None:
@@ -132,12 +122,8 @@ def _prepare(cache: Path, source: str, samples: int, recipe: Recipe, quiet: bool
 
 
 def _fit(out: Path, data: DataSet, recipe: Recipe, threads: int, resume: bool, as_json: bool) -> None:
-    import torch
-
     from popexd.training.loop import fit
 
-    if threads:
-        torch.set_num_threads(threads)
     with Progress(console=Console(stderr=True, quiet=as_json), transient=True) as progress:
         task = progress.add_task("epoch", total=None)
 
@@ -155,6 +141,7 @@ def _fit(out: Path, data: DataSet, recipe: Recipe, threads: int, resume: bool, a
             data,
             out,
             recipe,
+            threads=threads,
             resume=resume,
             on_epoch=on_epoch,
             on_step=lambda step, steps: progress.update(task, completed=step, total=steps),

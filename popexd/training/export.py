@@ -21,6 +21,7 @@ from popexd.training.loop import evaluate
 
 TOLERANCE = 1e-4
 ALLOWANCE = 0.01
+PIXELS = {"channels": 3, "dtype": "uint8", "layout": "NHWC"}
 
 Progress = Callable[[str], None]
 
@@ -58,14 +59,7 @@ def export(
         "schema": bundles.SCHEMA,
         "name": name,
         "classes": list(data.classes),
-        "input": {
-            "name": "input",
-            "height": net.side,
-            "width": net.side,
-            "channels": 3,
-            "dtype": "uint8",
-            "layout": "NHWC",
-        },
+        "input": {"name": "input", "height": net.side, "width": net.side, **PIXELS},
         **described,
         "codecs": codecs,
         "validation": _summary(net, thresholds, logits, validation),

@@ -55,21 +55,23 @@ def fit(
     out: Path,
     recipe: Recipe,
     *,
+    threads: int = 0,
     resume: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Train and return the path of the best checkpoint, `out`/best.pt.
+    """Train and return the path of the best checkpoint, `out`/best.pt; `threads` 0 leaves torch its own choice.
 
     Raises InputError when the run diverges, `out` holds another run, or there is nothing to resume.
     """
+    if threads:
+        torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    net = build(recipe.backbone, len(data.classes))
+    net = build(recipe.backbone, len(data.classes)).to(memory_format=torch.channels_last)
     if data.facts["side"] != net.side:
         raise InputError(
             f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
         )
-    net = net.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(_parameter_groups(net, recipe.weight_decay), lr=recipe.learning_rate)
     first, best, seconds = 0, -1.0, 0.0
     if resume:
@@ -85,23 +87,25 @@ def fit(
         accuracy = dict(zip(net.exits, (predicted == tuning.labels).mean(axis=1).tolist(), strict=True))
         improved = accuracy["final"] > best
         best = max(best, accuracy["final"])
-        seconds += time.perf_counter() - started
-        content = {
-            "backbone": recipe.backbone,
-            "classes": list(data.classes),
-            "data": {"folder": str(data.folder.resolve()), "facts": data.facts},
-            "recipe": asdict(recipe),
-            "epoch": epoch,
-            "accuracy": accuracy,
-            "seconds": seconds,
-            "weights": net.state_dict(),
-        }
+        took = time.perf_counter() - started
+        seconds += took
+        content = _content(net, data, recipe) | {"epoch": epoch, "accuracy": accuracy, "seconds": seconds}
         if improved:
             checkpoint.save(out / BEST, content)
         checkpoint.save(out / LAST, {**content, "best": best, "optimiser": optimiser.state_dict()})
         if on_epoch is not None:
-            on_epoch(EpochReport(epoch, loss, accuracy, improved, time.perf_counter() - started))
+            on_epoch(EpochReport(epoch, loss, accuracy, improved, took))
     return out / BEST
+
+
+def _content(net: EarlyExitNet, data: DataSet, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "backbone": recipe.backbone,
+        "classes": list(data.classes),
+        "data": {"folder": str(data.folder.resolve()), "facts": data.facts},
+        "recipe": asdict(recipe),
+        "weights": net.state_dict(),
+    }
 
 
 def evaluate(net: EarlyExitNet, images: npt.NDArray[np.uint8], batch: int = 128) -> npt.NDArray[np.float32]:

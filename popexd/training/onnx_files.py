@@ -112,7 +112,7 @@ class _Graph:
         self.node("Div", deviation)
 
     def mean(self) -> None:
-        """Average a frame axis by axis: ONNX Runtime sums naively in float32, which over 150,000 values costs digits."""
+        """Average a frame axis by axis: ONNX Runtime sums naively in float32, and 150,000 values cost it digits."""
         for axis in (3, 2, 1):
             self.node("ReduceMean", axes=[axis], keepdims=1)
 

@@ -21,6 +21,7 @@ from tests.graphs import (
     cost_ms,
     cut_plan,
     random_chain,
+    random_dag,
     synthetic,
     toy,
     two_branches,
@@ -390,3 +391,33 @@ def test_answers_of_the_edge_go_back_over_the_first_hop_only() -> None:
     assert extra((EDGE, EDGE, EDGE)) == pytest.approx(0.010)
     assert extra((DEVICE, EDGE, CLOUD)) == pytest.approx(0.011)
     assert extra((DEVICE, EDGE, CLOUD), "b2") == pytest.approx(0.2 * 0.010 + 0.8 * 0.011)
+
+
+@given(st.integers(0, 10**9))
+def test_any_dag_on_three_tiers_by_definition(seed: int) -> None:
+    """Layers where they run, each tensor once per hop it needs, a round trip per hop in use."""
+    rng = random.Random(seed)
+    graph = random_dag(rng, rng.randint(1, 8), 0)
+    tiers: dict[str, Tier] = {}
+    for layer in graph.layers:
+        tiers[layer.name] = rng.choice([t for t in Tier if t >= max(tiers.get(p, DEVICE) for p in layer.after)])
+
+    carried: dict[str, set[str]] = {"device": set(), "edge": set(), "direct": set()}
+    direct = rng.random() < 0.5
+    for layer in graph.layers:
+        for parent in layer.after:
+            source, here = tiers.get(parent, DEVICE), tiers[layer.name]
+            if source is DEVICE and here is CLOUD and direct:
+                carried["direct"].add(parent)
+            else:
+                hops = ["device", "edge"][source:here]
+                for hop in hops:
+                    carried[hop].add(parent)
+    network = DIRECT if direct else RELAYED
+    expected = sum(layer.seconds[tiers[layer.name]] for layer in graph.layers)
+    for hop, points in carried.items():
+        if points:
+            link = network.links[hop]
+            expected += sum(link.transfer_seconds(graph.output_bytes(p)) for p in points) + link.round_trip_seconds
+
+    assert predict(Plan(tiers), graph, network).seconds == pytest.approx(expected, rel=1e-12)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from itertools import combinations, islice, product
+from dataclasses import dataclass
+from itertools import combinations, product
 
 from popexd.cut import crossings
 from popexd.errors import InputError
 from popexd.latency import predict
 from popexd.plan import Plan, Tier
-from popexd.profile import INPUT, LayerGraph
+from popexd.profile import INPUT, Exit, LayerGraph
 from popexd.solvers.problem import Problem, Solution
 from popexd.solvers.selection import Candidates, select
 
@@ -26,28 +28,59 @@ def brute_force(problem: Problem) -> Solution:
         InputError: there are more than `LIMIT` plans.
         Infeasible: no plan satisfies the constraints.
     """
-    plans = list(islice(every_plan(problem), LIMIT + 1))
-    if len(plans) > LIMIT:
-        raise InputError(
-            f"solver: brute-force would price more than {LIMIT:,} plans for {len(problem.graph.layers)} layers on "
-            f"{len(problem.available)} tiers, expected a smaller model or solver joint"
-        )
-    priced = [(plan, predict(plan, problem.graph, problem.network)) for plan in plans]
+    count = 0
+    for frame in _frames(problem):
+        count += frame.count
+        if count > LIMIT:
+            raise InputError(
+                f"solver: brute-force would price more than {LIMIT:,} plans for {len(problem.graph.layers)} layers on "
+                f"{len(problem.available)} tiers, expected a smaller model or solver joint"
+            )
+    priced = [(plan, predict(plan, problem.graph, problem.network)) for plan in every_plan(problem)]
     plan, prediction = priced[select(problem, Candidates.of(priced))]
     return Solution(plan, prediction, "brute-force")
 
 
 def every_plan(problem: Problem) -> Iterator[Plan]:
     """All plans that the problem's tiers, mode, branches and codecs allow, whatever they cost."""
+    for frame in _frames(problem):
+        for names in product(*frame.codecs.values()):
+            codecs = {sender.label: name for sender, name in zip(frame.codecs, names, strict=True)}
+            for size in range(len(frame.branches) + 1):
+                for running in combinations(frame.branches, size):
+                    yield Plan(frame.tiers, problem.exit_choices(running), codecs)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """One placement of the layers, the branches that can run in it, and the codecs each sender can use."""
+
+    tiers: dict[str, Tier]
+    branches: list[Exit]
+    codecs: dict[Tier, list[str]]
+
+    @property
+    def count(self) -> int:
+        """How many plans it makes."""
+        return math.prod(len(names) for names in self.codecs.values()) << len(self.branches)
+
+
+def _frames(problem: Problem) -> Iterator[_Frame]:
     graph = problem.graph
     for tiers in placements(graph, problem.available):
         if problem.finisher is not None and any(tiers[sink] is not problem.finisher for sink in graph.sinks):
             continue
         runnable = [branch for branch in graph.exits if problem.can_run(branch, tiers[branch.after])]
-        for codecs in _codec_choices(problem, tiers):
-            for count in range(len(runnable) + 1):
-                for running in combinations(runnable, count):
-                    yield Plan(tiers, problem.exit_choices(running), codecs)
+        yield _Frame(tiers, runnable, _codecs(problem, tiers))
+
+
+def _codecs(problem: Problem, tiers: dict[str, Tier]) -> dict[Tier, list[str]]:
+    """By sender, the codecs that every tensor it sends can be encoded with."""
+    found: dict[Tier, list[str]] = {}
+    for crossing in crossings(Plan(tiers), problem.graph):
+        able = problem.codec_names(crossing.point)
+        found[crossing.source] = [name for name in found.get(crossing.source, able) if name in able]
+    return found
 
 
 def placements(graph: LayerGraph, tiers: tuple[Tier, ...]) -> Iterator[dict[str, Tier]]:
@@ -65,16 +98,3 @@ def placements(graph: LayerGraph, tiers: tuple[Tier, ...]) -> Iterator[dict[str,
                 yield from place(index + 1, chosen)
 
     return place(0, {})
-
-
-def _codec_choices(problem: Problem, tiers: dict[str, Tier]) -> Iterator[dict[str, str]]:
-    points: dict[Tier, list[str]] = {}
-    for crossing in crossings(Plan(tiers), problem.graph):
-        points.setdefault(crossing.source, []).append(crossing.point)
-    senders = sorted(points)
-    choices = []
-    for sender in senders:
-        first, *others = (problem.codec_names(point) for point in points[sender])
-        choices.append([name for name in first if all(name in names for names in others)])
-    for names in product(*choices):
-        yield {sender.label: name for sender, name in zip(senders, names, strict=True)}

@@ -16,6 +16,7 @@ from popexd.errors import InputError
 from popexd.runtime.segments import SegmentRunner
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.backbones import EarlyExitNet, multiply_adds
+from popexd.training.calibration import temperature
 from popexd.training.data import DataSet, Split, reopen
 from popexd.training.loop import evaluate
 
@@ -38,8 +39,8 @@ def export(
 ) -> Bundle:
     """Turn the checkpoint `source` into a bundle at `out`, whole or not at all.
 
-    Thresholds are chosen on the tuning split (see `measure.default_thresholds`), everything else is measured on the
-    validation split. `cache` is the prepared data, by default where the checkpoint says. Raises InputError.
+    Temperatures and thresholds come from the tuning split (see `measure.default_thresholds`), all else is measured on
+    the validation split. `cache` is the prepared data, by default where the checkpoint says. Raises InputError.
     """
     say = on_step or (lambda step: None)  # noqa: ARG005 - a silent progress
     content = checkpoint.load(source)
@@ -47,13 +48,17 @@ def export(
     data = _data_of(content, Path(source), cache)
     tuning, validation = data.split("tuning"), data.split("validation")
     say("thresholds")
-    thresholds = measure.default_thresholds(net.exits, evaluate(net, tuning.images), tuning.labels, allowance)
+    tuned = evaluate(net, tuning.images)
+    # The final exit stays as it is: nothing is decided by its confidence.
+    temperatures = np.array([*(round(temperature(own, tuning.labels), 4) for own in tuned[:-1]), 1.0], dtype=np.float32)
+    scaled = tuned / temperatures[:, None, None]
+    thresholds = measure.default_thresholds(net.exits, scaled, tuning.labels, allowance)
     say("validation")
-    logits = evaluate(net, validation.images)
+    logits = evaluate(net, validation.images) / temperatures[:, None, None]
     say("codecs")
     codecs = measure.codec_table(net, validation, codec_frames, lambda cut: say(f"codecs at {cut}"))
     say("segments")
-    described, files = _segments(net, thresholds)
+    described, files = _segments(net, thresholds, dict(zip(net.exits, temperatures.tolist(), strict=True)))
     files["validation.npz"] = measure.validation_file(net.exits, logits, validation)
     facts: dict[str, Any] = {
         "schema": bundles.SCHEMA,
@@ -83,7 +88,9 @@ def _data_of(content: dict[str, Any], source: Path, cache: Path | None) -> DataS
     return data
 
 
-def _segments(net: EarlyExitNet, thresholds: dict[str, float]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _segments(
+    net: EarlyExitNet, thresholds: dict[str, float], temperatures: dict[str, float]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
     files: dict[str, bytes] = {}
     segments: list[dict[str, Any]] = []
     exits: list[dict[str, Any]] = []
@@ -111,7 +118,7 @@ def _segments(net: EarlyExitNet, thresholds: dict[str, float]) -> tuple[dict[str
                 "name": place.name,
                 "after": place.after,
                 "file": file,
-                "temperature": 1.0,
+                "temperature": round(temperatures[place.name], 4),
                 "threshold": thresholds[place.name],
                 "criterion": "confidence",
             }

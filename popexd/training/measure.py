@@ -36,7 +36,8 @@ def default_thresholds(
 
     The rule: the lowest threshold at which the frames that leave there (of those that come that far) are answered as
     well as the final exit answers the same frames, less `allowance` (a share of them). A branch that never gets there,
-    or only for fewer than LEAST_LEAVING frames, gets 1.0. `logits` are [exits, samples, classes].
+    or only for fewer than LEAST_LEAVING frames, gets 1.0. `logits` are [exits, samples, classes],
+    divided by their temperatures.
     """
     likely = probabilities(logits)
     confidence, correct = likely.max(axis=2), likely.argmax(axis=2) == labels

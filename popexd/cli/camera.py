@@ -26,6 +26,7 @@ class Schedule:
     """Ticks `fps` times a second without drifting: every tick is counted from the start, missed ones are left out."""
 
     def __init__(self, fps: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.interval_seconds = 1 / fps
         self._fps = fps
         self._monotonic = monotonic
         self._start = monotonic()
@@ -94,13 +95,14 @@ def camera(
 
 
 def _paced(frames: Iterator[bytes], schedule: Schedule, live: bool) -> Iterator[bytes]:
-    """Yield frames when they are due; of a live source, those between two ticks are left out."""
+    """Yield frames when they are due; of a live source, those nearer to the tick before are left out."""
     pause = threading.Event()
     for frame in frames:
         wait = schedule.wait_seconds()
-        if live and wait > 0:
+        if not live:
+            pause.wait(wait)
+        elif wait > schedule.interval_seconds / 2:
             continue
-        pause.wait(wait)
         schedule.tick()
         yield frame
 

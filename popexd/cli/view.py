@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from datetime import datetime
 
+from rich import box
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -93,7 +94,7 @@ class View:
         return text
 
     def _result_table(self) -> Table:
-        table = Table(title=f"results ({self.results_seen})", title_justify="left", expand=True)
+        table = Table(title=f"results ({self.results_seen})", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
         for heading in ("time", "camera", "label", "confidence", "exit", "tier", "ms", "bytes", "fallback"):
             right = heading in {"confidence", "ms", "bytes"}
             table.add_column(heading, justify="right" if right else "left", no_wrap=True)
@@ -175,7 +176,8 @@ def _result_cells(result: ResultPayload) -> tuple[str, ...]:
 def _pairs(rows: Mapping[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     for key, value in rows.items():
-        table.add_row(Text(key, style="bold"), Text(value))
+        if value:
+            table.add_row(Text(key, style="bold"), Text(value))
     return table
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,16 +100,29 @@ def test_missed_ticks_are_left_out_not_made_up_for() -> None:
 
 def test_of_a_live_source_only_the_frames_that_are_due_are_taken() -> None:
     """What comes between two ticks is left out, so that nothing old is ever published."""
+    taken = [float(frame) for frame in paced(number / 97 for number in range(970))]
+
+    assert len(taken) == 101
+    assert all(0.08 < later - earlier < 0.12 for earlier, later in pairwise(taken[1:]))
+
+
+def test_a_live_source_at_just_the_rate_loses_nothing_to_jitter() -> None:
+    """A frame that comes a little before its tick is that tick's frame."""
+    arrivals = [number / 10 + (0.03 if number % 3 else -0.02) for number in range(1, 50)]
+
+    assert len(paced(arrivals)) == len(arrivals)
+
+
+def paced(arrivals: Iterable[float]) -> list[bytes]:
+    """Let frames arrive live at these times, ten a second being wanted; return those taken, as their times."""
     now = 0.0
 
     def arriving() -> Iterator[bytes]:
         nonlocal now
-        for number in range(100):  # 100 a second
-            now = number / 100
-            yield b"%d" % number
+        for now in arrivals:
+            yield b"%.4f" % now
 
-    taken = list(command._paced(arriving(), command.Schedule(10.0, lambda: now), live=True))
-    assert taken == [b"%d" % number for number in range(0, 100, 10)]
+    return list(command._paced(arriving(), command.Schedule(10.0, lambda: now), live=True))
 
 
 def test_an_empty_folder_is_an_input_error(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ class Compute:
             return RunFailed(order.key, True, error.reason, error.detail)
         except PopexdError as error:
             return RunFailed(order.key, False, "compute", str(error))
-        except Exception as error:  # noqa: BLE001 a frame must be answered or rejected whatever breaks
+        except Exception as error:
             log.exception("order.failed", key=order.key)
             return RunFailed(order.key, False, "compute", f"{type(error).__name__}: {error}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .mailbox import FrameArrived
 from popexd.bus.base import Message
 from popexd.coordinator import events as ev
 from popexd.errors import MessageRejected
@@ -13,6 +12,8 @@ from popexd.plan import Tier
 from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState, parse_json
 from popexd.protocol.replies import ProbeReply, Reply
 from popexd.protocol.topics import REQUEST_VERBS, DeviceTopics
+
+from .mailbox import FrameArrived
 
 _LONGEST_FRAME_ID = 256
 
@@ -78,11 +79,12 @@ class Inlet:
             fields = parse_json(message.payload) if message.payload else {}
             said = fields.get("transaction")
             transaction = said if isinstance(said, str | int) and not isinstance(said, bool) else None
-            if verb not in REQUEST_VERBS:
-                raise MessageRejected("verb", f"{verb[:40]!r}, expected one of {', '.join(REQUEST_VERBS)}")
             RequestPayload.from_bytes(message.payload or b"{}")
         except MessageRejected as error:
             return [ev.RequestRejected(verb, error.reason, error.detail, transaction)]
+        if verb not in REQUEST_VERBS:
+            detail = f"{verb[:40]!r}, expected one of {', '.join(REQUEST_VERBS)}"
+            return [ev.RequestRejected(verb, "verb", detail, transaction)]
         known = {name: value for name, value in fields.items() if name not in ("schema", "transaction")}
         return [ev.RequestReceived(verb, transaction, known)]
 

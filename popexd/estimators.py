@@ -246,7 +246,7 @@ class ExitRates:
     def weights(self, now: float) -> NDArray[np.float64]:
         """Return one weight per validation sample, float [samples], mean 1."""
         fade = 0.5 ** (max(0.0, now - self._base_at) / (self._memory_seconds / 4))
-        base = 1.0 + (self._base - 1.0) * fade
+        base: NDArray[np.float64] = 1.0 + (self._base - 1.0) * fade
         if not self._left:
             return base
         weights = base.copy()
@@ -259,7 +259,8 @@ class ExitRates:
             live = sum((left if left in enabled else "final") == name for left in self._left)
             share = (live + self._prior_frames * prior) / (seen + self._prior_frames)
             weights[group] *= share / prior
-        return weights * (len(weights) / weights.sum())
+        weights *= len(weights) / weights.sum()
+        return weights
 
     def probabilities(self) -> dict[str, float]:
         """Return the live probability of each enabled exit given that it was evaluated; absent before any frame."""

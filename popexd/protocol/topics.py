@@ -138,9 +138,9 @@ class SiteTopics:
         """Where tensor messages for a tier go; `model` is the bundle's name."""
         return f"{DATA}/{self.site}/tier/{tier}/{model}"
 
-    def shared_tensors(self, tier: str) -> str:
-        """Return the shared subscription through which the workers of a tier split the load."""
-        return f"$share/popexd-{tier}/{DATA}/{self.site}/tier/{tier}/+"
+    def shared_tensors(self, tier: str, model: str) -> str:
+        """Return the shared subscription through which the workers of a tier split a model's load, or the probes."""
+        return f"$share/popexd-{tier}/{self.tensors(tier, model)}"
 
     def probe(self, tier: str) -> str:
         """Where sized probe payloads for a tier go."""

@@ -31,7 +31,7 @@ class SimulatedWorker:
     waiting: list[Any] = field(default_factory=list)
 
 
-class Violation(AssertionError):
+class BrokenPromiseError(AssertionError):
     """An invariant does not hold; the seed replays it."""
 
 
@@ -102,7 +102,7 @@ class AgentWorld:
 
     def _compute(self, run: ev.Run) -> None:
         if self.running is not None:
-            raise Violation(f"two orders at once: {self.running} and {run.key}")
+            raise BrokenPromiseError(f"two orders at once: {self.running} and {run.key}")
         self.running = run.key
         sample = self.samples.setdefault(run.key, self.chance.randrange(self.graph.validation.confidence.shape[1]))  # type: ignore[union-attr]
         noise = self.chance.uniform(0.9, 1.3)
@@ -147,15 +147,15 @@ class AgentWorld:
 
     def _answered(self, answer: ev.Answer) -> None:
         if answer.key in self.answers:
-            raise Violation(f"frame {answer.key} answered twice")
+            raise BrokenPromiseError(f"frame {answer.key} answered twice")
         self.answers[answer.key] = answer
         expected = self._classified(self.samples[answer.key], answer.exit)
         if answer.classified != expected:
-            raise Violation(f"frame {answer.key}: {answer.classified}, expected {expected}")
+            raise BrokenPromiseError(f"frame {answer.key}: {answer.classified}, expected {expected}")
         timing = answer.timing
         parts = [timing.queue, timing.decode, timing.device, timing.encode, timing.transfer, timing.edge, timing.cloud]
         if sum(part or 0.0 for part in parts) > timing.total + 1e-6 or min(part or 0.0 for part in parts) < 0:
-            raise Violation(f"frame {answer.key}: parts exceed the total: {timing}")
+            raise BrokenPromiseError(f"frame {answer.key}: parts exceed the total: {timing}")
 
     # ------------------------------------------------------------------------------------------ broker and workers
 
@@ -194,7 +194,15 @@ class AgentWorld:
             if worker.era != era or not worker.alive:
                 return
             reply = ev.Replied(
-                ship.key, ship.attempt, worker.name, Tier.CLOUD, size, seconds, said, FINAL, "compute" if failed else None
+                ship.key,
+                ship.attempt,
+                worker.name,
+                Tier.CLOUD,
+                size,
+                seconds,
+                said,
+                FINAL,
+                "compute" if failed else None,
             )
             self.down.send(_REPLY_BYTES, lambda: self.tell(reply))
 
@@ -282,7 +290,9 @@ class AgentWorld:
                 at += period
         self.clock.at(chance.choice([0.0, 0.0, chance.uniform(0, seconds / 2)]), self.connect)
         for worker in self.workers:
-            self.clock.at(chance.choice([0.0, chance.uniform(0, seconds / 2)]), lambda worker=worker: self.start_worker(worker))
+            self.clock.at(
+                chance.choice([0.0, chance.uniform(0, seconds / 2)]), lambda worker=worker: self.start_worker(worker)
+            )
         for _ in range(chance.randrange(7)):
             self._plan_fault(chance.uniform(0, seconds), chance.expovariate(0.5))
 
@@ -298,8 +308,10 @@ class AgentWorld:
                 (lambda: self.stop_worker(worker), lambda: self.resume_worker(worker)),
                 (lambda: setattr(self.up, "bits_per_second", rate), lambda: None),
                 (lambda: self._spoil(faults), lambda: self._spoil(Faults())),
-                (lambda: self.tell(ev.RequestReceived("set", 1, {"mode": "device"})),
-                 lambda: self.tell(ev.RequestReceived("set", 2, {"mode": "auto"}))),
+                (
+                    lambda: self.tell(ev.RequestReceived("set", 1, {"mode": "device"})),
+                    lambda: self.tell(ev.RequestReceived("set", 2, {"mode": "auto"})),
+                ),
             ]
         )
         self.clock.at(at, begin)
@@ -328,34 +340,36 @@ class AgentWorld:
         """Raise unless every promise was kept.
 
         Raises:
-            Violation: which promise was not.
+            BrokenPromiseError: which promise was not.
 
         """
         counts = self.brain.statistics
         if not self.drained:
-            raise Violation(f"not drained; still owed: {list(self.brain.flow.frames)}")
+            raise BrokenPromiseError(f"not drained; still owed: {list(self.brain.flow.frames)}")
         if counts.received != self.published:
-            raise Violation(f"{self.published} frames published, {counts.received} received")
+            raise BrokenPromiseError(f"{self.published} frames published, {counts.received} received")
         if counts.received != counts.taken + counts.dropped.total() + counts.rejected.total():
-            raise Violation(f"received {counts.received}, but taken {counts.taken}, {counts.dropped}, {counts.rejected}")
+            raise BrokenPromiseError(
+                f"received {counts.received}, but taken {counts.taken}, {counts.dropped}, {counts.rejected}"
+            )
         if counts.taken != counts.answered or counts.answered != len(self.answers):
-            raise Violation(f"taken {counts.taken}, answered {counts.answered}, answers {len(self.answers)}")
+            raise BrokenPromiseError(f"taken {counts.taken}, answered {counts.answered}, answers {len(self.answers)}")
         late = [a for a in self.answers.values() if a.timing.total > self.deadline_seconds + 2.0]
         if late:
-            raise Violation(f"frame {late[0].key} took {late[0].timing.total:.2f} s")
+            raise BrokenPromiseError(f"frame {late[0].key} took {late[0].timing.total:.2f} s")
 
 
 def play(seed: int, trace: bool = False) -> AgentWorld:
     """Play one seed.
 
     Raises:
-        Violation: a promise was broken; the same seed breaks it again.
+        BrokenPromiseError: a promise was broken; the same seed breaks it again.
 
     """
     world = AgentWorld(seed, trace)
     try:
         world.run()
-    except Violation as error:
+    except BrokenPromiseError as error:
         lines = "" if world.trace is None else "\n" + "\n".join(world.trace)
-        raise Violation(f"seed {seed}: {error}{lines}") from error
+        raise BrokenPromiseError(f"seed {seed}: {error}{lines}") from error
     return world

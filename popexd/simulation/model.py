@@ -34,7 +34,10 @@ def graph(chance: random.Random, samples: int = 64) -> LayerGraph:
     correct = dice.random((3, samples)) < confidence
     codecs = {
         "input": {"camera": CodecCost(FRAME_BYTES, 0.0, 0.002)},
-        **{name: {"q8+zstd": CodecCost(size / 5, 0.0005, 0.0003, agreement=0.99)} for name, size in zip(names[:2], sizes, strict=False)},
+        **{
+            name: {"q8+zstd": CodecCost(size / 5, 0.0005, 0.0003, agreement=0.99)}
+            for name, size in zip(names[:2], sizes, strict=False)
+        },
     }
     return LayerGraph(
         model="simulated",

@@ -1,0 +1,53 @@
+"""`popexd agent run` and `popexd agent check`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The daemon on the device.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; without it the defaults apply.")]
+
+
+@app.command()
+def run(config: ConfigFile = None) -> None:
+    """Run the daemon until SIGTERM or SIGINT, then answer what is owed and stop."""
+    from popexd import config as settings
+    from popexd import logs
+
+    from .runtime import Agent
+
+    told = settings.load_agent(config)
+    logs.configure(told.log.level, told.log.format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    agent = Agent(told)
+    agent.start()
+    stop.wait()
+    if not agent.stop():
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    config: ConfigFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Validate the configuration and print it as it is in force, secrets masked."""
+    from popexd import bundle
+    from popexd import config as settings
+
+    from .runtime import brain_settings
+
+    told = settings.load_agent(config)
+    brain_settings(told)
+    bundle.load(told.model.bundle)
+    tables = settings.masked(told)
+    typer.echo(json.dumps(tables, indent=2) if as_json else settings.as_toml(tables), nl=as_json)

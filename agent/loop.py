@@ -1,0 +1,231 @@
+"""The loop: the one thread that owns the agent's state. It asks the brain and carries out what the brain orders."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from popexd.bus.base import Bus, Delivery, Message
+from popexd.coordinator import events as ev
+from popexd.coordinator.brain import Coordinator
+from popexd.logs import get_logger
+from popexd.protocol.replies import probe
+from popexd.protocol.tensors import TensorMessage
+from popexd.protocol.topics import DeviceTopics
+
+from . import render
+from .compute import Compute
+from .inlet import Inlet
+from .mailbox import Empty, FrameArrived, Mailbox
+
+log = get_logger("agent")
+
+_EVENTS_PER_SECOND = 5.0
+_EVENTS_BURST = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A message and the inlet that understands it; parsed on the loop, never on the network's thread."""
+
+    parse: Callable[[Message], list[ev.Event]]
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Buses:
+    """The site's connection and the uplink's; the same one where there is one broker."""
+
+    site: Bus
+    uplink: Bus
+
+    @property
+    def each(self) -> tuple[Bus, ...]:
+        """Every connection once."""
+        return (self.site,) if self.site is self.uplink else (self.site, self.uplink)
+
+
+class EventLimit:
+    """Events may be rate-limited, counts never: a burst passes, then a few a second; what was left out is told."""
+
+    def __init__(self) -> None:
+        self._tokens: dict[str, tuple[float, float]] = {}
+        self._left_out: dict[str, int] = {}
+
+    def passes(self, event: str, now: float) -> int | None:
+        """Return how many of this event were left out before; None if this one is left out too."""
+        tokens, at = self._tokens.get(event, (_EVENTS_BURST, now))
+        tokens = min(_EVENTS_BURST, tokens + (now - at) * _EVENTS_PER_SECOND)
+        if tokens < 1:
+            self._tokens[event] = (tokens, now)
+            self._left_out[event] = self._left_out.get(event, 0) + 1
+            return None
+        self._tokens[event] = (tokens - 1, now)
+        return self._left_out.pop(event, 0)
+
+
+class Loop:
+    """Runs until the brain has drained.
+
+    Arguments:
+        brain: decides.
+        mailbox: where everything comes in.
+        compute: where orders go.
+        buses: where messages go.
+        inlet: turns frame messages into events.
+        topics: this device's.
+        boot: this start's token; a frame on the wire is called `<boot>-<key>`.
+        model: name and fingerprint of the bundle.
+
+    """
+
+    def __init__(
+        self,
+        brain: Coordinator,
+        mailbox: Mailbox,
+        compute: Compute,
+        buses: Buses,
+        inlet: Inlet,
+        topics: DeviceTopics,
+        boot: str,
+        model: tuple[str, str],
+    ) -> None:
+        self.brain = brain
+        self.progress = 0
+        self._mailbox = mailbox
+        self._compute = compute
+        self._buses = buses
+        self._inlet = inlet
+        self._topics = topics
+        self._boot = boot
+        self._model, self._fingerprint = model
+        self._limit = EventLimit()
+        self._started_at = time.monotonic()
+        self._drained = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="loop", daemon=True)
+        self._effects: dict[type, Callable[[Any, float], None]] = {
+            ev.Run: lambda run, _now: self._compute.order(run),
+            ev.Forget: lambda forget, _now: self._compute.order(forget),
+            ev.Ship: self._ship,
+            ev.SendProbe: self._probe,
+            ev.Answer: self._answer,
+            ev.Notice: self._notice,
+            ev.Decided: self._decided,
+            ev.Report: self._report,
+            ev.Respond: self._respond,
+            ev.Drained: lambda _drained, _now: self._drained.set(),
+        }
+
+    def start(self) -> None:
+        """Begin to take in events."""
+        self._thread.start()
+
+    def drain(self, timeout_seconds: float) -> bool:
+        """Answer what is owed, then end; tell whether that came about in time."""
+        self._mailbox.post(ev.Drain())
+        done = self._drained.wait(timeout_seconds)
+        self._drained.set()
+        self._mailbox.post(ev.Wakeup())
+        self._thread.join(5)
+        return done
+
+    # ------------------------------------------------------------------------------------------ in
+
+    def _serve(self) -> None:
+        now = time.monotonic()
+        self._carry_out(self.brain.start(now), now)
+        self._report_now(now)
+        while not self._drained.is_set():
+            for event in self._next():
+                now = time.monotonic()
+                self._carry_out(self.brain.handle(event, now), now)
+            self.progress += 1
+        self._report_now(time.monotonic())
+
+    def _next(self) -> list[ev.Event]:
+        wakeup = self.brain.next_wakeup()
+        timeout = 1.0 if math.isinf(wakeup) else min(1.0, max(0.0, wakeup - time.monotonic()))
+        try:
+            item = self._mailbox.get(timeout)
+        except Empty:
+            return [ev.Wakeup()]
+        if isinstance(item, FrameArrived):
+            return self._inlet.frame(item)
+        if isinstance(item, Arrived):
+            return item.parse(item.message)
+        return [item]
+
+    # ------------------------------------------------------------------------------------------ out
+
+    def _carry_out(self, effects: list[ev.Effect], now: float) -> None:
+        for effect in effects:
+            self._effects[type(effect)](effect, now)
+
+    def _ship(self, ship: ev.Ship, _now: float) -> None:
+        message = TensorMessage(
+            frame_id=f"{self._boot}-{ship.key}",
+            device=self._topics.device,
+            fingerprint=self._fingerprint,
+            plan_id=ship.plan_id,
+            attempt=ship.attempt,
+            route=ship.route,
+            deadline_seconds=ship.deadline_seconds,
+            tensors=self._compute.shipment(ship.key),
+        )
+        self._buses.uplink.publish_bulk(
+            self._topics.tensors(ship.tier.label, self._model),
+            message.to_bytes(),
+            on_done=lambda delivery: self._ended(ship, delivery),
+            expiry_seconds=ship.deadline_seconds,
+        )
+
+    def _ended(self, ship: ev.Ship, delivery: Delivery) -> None:
+        self._mailbox.post(ev.ShipmentEnded(ship.key, ship.attempt, delivery.value))
+
+    def _probe(self, order: ev.SendProbe, _now: float) -> None:
+        topic = self._topics.probe(order.tier.label)
+        payload = probe(order.sequence, order.bytes, self._topics.device)
+        self._buses.uplink.publish_bulk(topic, payload, on_done=lambda _delivery: None, expiry_seconds=3)
+
+    def _answer(self, answer: ev.Answer, _now: float) -> None:
+        frame_id = answer.frame_id or f"{self._boot}-{answer.key}"
+        payload = render.result(answer, frame_id)
+        self._buses.site.publish(
+            self._topics.results(answer.camera),
+            payload.to_bytes(),
+            qos=1,
+            correlation_data=answer.correlation,
+            user_properties=(("frame_id", frame_id),),
+        )
+        log.debug("frame.answered", frame_id=frame_id, label=payload.label, exit=answer.exit, tier=payload.tier)
+
+    def _notice(self, notice: ev.Notice, now: float) -> None:
+        left_out = self._limit.passes(notice.event, now)
+        if left_out is None:
+            return
+        fields = {**notice.fields, **({"left_out": left_out} if left_out else {})}
+        log.info(notice.event, **{key: value for key, value in fields.items() if value is not None and key != "event"})
+        payload = render.event(ev.Notice(notice.event, fields), now)
+        self._buses.site.publish(self._topics.event, payload.to_bytes(), qos=1)
+
+    def _decided(self, decided: ev.Decided, _now: float) -> None:
+        made = decided.decision
+        log.info("plan.decided", plan_id=made.plan_id, cut=made.cut, codec=made.form["codec"], reason=made.reason)
+        payload = render.decision(made, self._model).to_bytes()
+        for bus in self._buses.each:
+            bus.retain(self._topics.decision, payload)
+
+    def _report_now(self, now: float) -> None:
+        self._report(ev.Report(self.brain.figures(now)), now)
+
+    def _report(self, report: ev.Report, now: float) -> None:
+        payload = render.metrics(report.figures, self._started_at, now).to_bytes()
+        for bus in self._buses.each:
+            bus.retain(self._topics.metrics, payload, qos=0)
+
+    def _respond(self, answer: ev.Respond, _now: float) -> None:
+        self._buses.site.publish(self._topics.response(answer.verb), render.response(answer).to_bytes(), qos=1)

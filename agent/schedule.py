@@ -1,0 +1,65 @@
+"""The schedule: jobs that only put something into the mailbox.
+
+APScheduler runs on the wall clock. On a machine without a clock chip a time correction stalls it (backward) or lets it
+spin through what it believes to have missed (forward); so a step is noticed and every job starts anew from now.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from apscheduler.schedulers.background import BackgroundScheduler
+
+from popexd.logs import get_logger
+
+log = get_logger("agent.schedule")
+
+_STEP_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
+
+
+class Schedule:
+    """Calls each job's function every so many seconds, on a thread of its own; the functions may only enqueue."""
+
+    def __init__(self, jobs: dict[str, tuple[float, Callable[[], None]]]) -> None:
+        self._jobs = jobs
+        self._scheduler = BackgroundScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+        self._offset = 0.0
+        self._stopped = threading.Event()
+        self._guard = threading.Thread(target=self._watch, name="clock guard", daemon=True)
+
+    def start(self) -> None:
+        """Begin; each job runs for the first time after its interval."""
+        for name, (seconds, function) in self._jobs.items():
+            self._scheduler.add_job(function, "interval", seconds=seconds, id=name)
+        self._offset = time.time() - time.monotonic()
+        self._scheduler.start()
+        self._guard.start()
+
+    def stop(self) -> None:
+        """End; nothing runs afterwards."""
+        self._stopped.set()
+        self._scheduler.shutdown(wait=False)
+        self._guard.join(5)
+
+    def _watch(self) -> None:
+        # The guard waits on the monotonic clock: the scheduler's own wake-ups are what a step breaks.
+        while not self._stopped.wait(_LOOK_SECONDS):
+            self.look()
+
+    def look(self) -> bool:
+        """Start every job anew if the wall clock has been stepped; tell whether it was."""
+        offset = time.time() - time.monotonic()
+        step, self._offset = offset - self._offset, offset
+        if abs(step) <= _STEP_SECONDS:
+            return False
+        log.warning("clock.stepped", seconds=round(step, 3))
+        for name, (seconds, _) in self._jobs.items():
+            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC) + timedelta(seconds=seconds))
+        self._scheduler.wakeup()
+        return True

@@ -1,0 +1,39 @@
+"""`popexd worker run`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The worker that finishes what agents send.", no_args_is_help=True)
+
+
+@app.callback()
+def _program() -> None:
+    """Keep `run` a command of its own."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Option("--config", help="TOML file; without it the defaults apply.")] = None,
+) -> None:
+    """Run the worker until SIGTERM or SIGINT, then answer what is here and stop."""
+    from popexd import config as settings
+    from popexd import logs
+
+    from .worker import Worker
+
+    told = settings.load_worker(config)
+    logs.configure(told.log.level, told.log.format)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    worker = Worker(told)
+    worker.start()
+    stop.wait()
+    if not worker.stop():
+        raise typer.Exit(1)

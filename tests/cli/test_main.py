@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -154,6 +155,30 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     standing_in(monkeypatch, KeyError("x"))
     with pytest.raises(KeyError):
         main(["schema"])
+
+
+@pytest.mark.parametrize("name", [name for commands in COMMANDS.values() for name in commands])
+def test_every_command_explains_itself(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the table promises can be imported and asked for help."""
+    assert run(name, "--help") == 0
+    assert f"popexd {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["train", "--out", "x"], ["export", "x", "--out", "y"]])
+def test_without_the_extra_a_command_says_which_to_install(words: list[str], tmp_path: Path) -> None:
+    """Training is not part of the runtime."""
+    missing = "import sys; sys.modules.update(torch=None, torchvision=None, onnx=None, onnxscript=None)\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", missing + "from popexd.cli import main; main()", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr == f"popexd {words[0]} needs the extra 'train': pip install 'popexd[train]'\n"
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

@@ -126,7 +126,7 @@ def test_strangers_stay_out_and_friends_keep_to_their_topics(password_file: Pass
         agent = MqttBus(MqttSettings(port=broker.port, username="pi", password="secret"), Will(pi.state, b"offline"))
         worker = MqttBus(MqttSettings(port=broker.port, username="w1", password="other"))
         tensors, replies, fates = Inbox(), Inbox(), Fates()
-        worker.subscribe(site.shared_tensors("cloud", "m"), tensors)
+        worker.subscribe(site.shared_tensors("cloud", "alexnet"), tensors)
         agent.subscribe(pi.reply("pi"), replies)
         for bus in (worker, agent):
             bus.start()

@@ -123,8 +123,8 @@ class Compute:
         return RunDone(
             key=order.key,
             decode_seconds=factor * (decoded - started) if order.decode else 0.0,
-            device_seconds=factor * (ran - decoded),
-            encode_seconds=factor * (done - ran),
+            device_seconds=factor * (ran - decoded) if order.segments or order.exit is not None else 0.0,
+            encode_seconds=factor * (done - ran) if order.codec is not None else 0.0,
             classified=classified,
             image_bytes=len(work.image) if first else None,
             shipment_bytes=shipment_bytes,

@@ -83,6 +83,7 @@ class Engine:
 
     def handle(self, payload: bytes, queue_seconds: float) -> Outcome:
         """Carry out one message that waited `queue_seconds`; nothing that it holds can raise."""
+        begun = time.perf_counter()
         try:
             message = TensorMessage.from_bytes(payload, self._limits)
         except TensorRejected as error:
@@ -90,7 +91,7 @@ class Engine:
         except MessageRejected as error:
             return self._refused(None, error)
         try:
-            return self._carry_out(message, len(payload), queue_seconds)
+            return self._carry_out(message, len(payload), queue_seconds, begun)
         except MessageRejected as error:
             return self._refused(message.sender, error)
         except FrameRejected as error:
@@ -109,7 +110,7 @@ class Engine:
             reply = Reply.failure(sender, self.worker, self.tier.label, error.reason, error.detail)  # type: ignore[arg-type]
         return Refused(error.reason, error.detail, reply)
 
-    def _carry_out(self, message: TensorMessage, size: int, queue_seconds: float) -> Outcome:
+    def _carry_out(self, message: TensorMessage, size: int, queue_seconds: float, begun: float) -> Outcome:
         runner = self.runners.get(message.fingerprint)
         if runner is None:
             raise MessageRejected("fingerprint", f"{message.fingerprint[:16]} is not served here")
@@ -121,7 +122,6 @@ class Engine:
         last = runner.bundle.segments[-1].name
         if len(message.route) == 1 and last not in stage.segments:
             raise MessageRejected("route", f"the route ends before {last!r}, the model's last segment")
-        begun = time.perf_counter()
         tensors = self._decoded(message, runner)
         decoded = time.perf_counter()
         tensors, left_at, said = self._run(stage, tensors, runner, last)

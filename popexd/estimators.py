@@ -17,7 +17,8 @@ _SMALL_BYTES = 1024
 """A message up to this size tells the round trip; a larger one the rate."""
 
 _CHANGE_FACTOR = 1.6
-"""Two samples in a row off by this factor, in the same direction, are a change of the link and not noise."""
+_CHANGE_SECONDS = 0.002
+"""Two samples in a row off by this factor, and by so much, in the same direction, are a change of the link, not noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,8 @@ class LinkEstimator:
 
     def _judge(self, sample: LinkSample, median: float) -> bool:
         ratio = self._rate(sample) / median
-        if 1 / _CHANGE_FACTOR <= ratio <= _CHANGE_FACTOR:
+        expected = self.round_trip_seconds + 8.0 * sample.bytes / median
+        if 1 / _CHANGE_FACTOR <= ratio <= _CHANGE_FACTOR or abs(sample.seconds - expected) < _CHANGE_SECONDS:
             self._streak.clear()
             self._large.append(sample)
             return False

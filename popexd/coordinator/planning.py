@@ -156,7 +156,7 @@ class Planner:
             priced = self._price(current.plan, graph, network, profiles)
             if priced is not None and not self._worth(priced, prediction, now):
                 return None
-        if current is not None and current.plan == plan and not urgent and not self._moved(current, prediction, uplink):
+        if current is not None and current.plan == plan and not self._moved(current, prediction, uplink):
             return None
         switched = current is None or current.plan != plan
         if switched:
@@ -226,14 +226,12 @@ class Planner:
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:
-        """Whether an unchanged plan is worth publishing again: its figures or the link moved by a fifth."""
+        """Whether an unchanged plan is worth publishing again: what it takes, or the link, has moved by a fifth."""
         before = current.network.get("device")
-        if (before is None) != (uplink is None):
-            return True
-        pairs = [(current.prediction.seconds, prediction.seconds)]
-        if before is not None and uplink is not None:
-            pairs.append((before.bits_per_second, uplink.bits_per_second))
-        return any(max(a, b) > 1.2 * min(a, b) for a, b in pairs)
+        if before is None or uplink is None:
+            return before is not uplink
+        pairs = [(current.prediction.seconds, prediction.seconds), (_typical(before), _typical(uplink))]
+        return any(abs(a - b) > max(0.2 * min(a, b), 0.001) for a, b in pairs)
 
     def _enter(self, graph: LayerGraph, now: float) -> None:
         assert self.decision is not None
@@ -272,6 +270,11 @@ def _network(uplink: Link | None, tier: Tier) -> NetworkState:
     if tier is Tier.DEVICE:
         return NetworkState(None)
     return NetworkState(uplink, Link(1e15)) if tier is Tier.EDGE else NetworkState(uplink)
+
+
+def _typical(link: Link) -> float:
+    """Return the seconds of a message of 16 kB, by which links are compared."""
+    return link.round_trip_seconds + link.transfer_seconds(16_000)
 
 
 def _objective(name: str, prediction: Prediction) -> float:

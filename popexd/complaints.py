@@ -25,7 +25,7 @@ def complaint(
         what = "unknown section" if len(path) == 1 else "unknown key"
         if path[-1] == "password":
             return f"{key}: {what}, expected password_file: a password is read from a file only"
-        return f"{key}: {what}{nearest(path[-1], _keys(kind, path[:-1]))}"
+        return f"{key}: {what}{nearest(path[-1], keys(kind, path[:-1]))}"
     text = first["msg"].removeprefix("Value error, ")
     for theirs, ours in (("Input should be", "expected"), ("an object", "a table"), ("valid dictionary", "table")):
         text = text.replace(theirs, ours)
@@ -42,8 +42,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f", expected one of {', '.join(choices)}" if choices else ""
 
 
-def _keys(kind: type[BaseModel], path: list[str]) -> set[str]:
-    """Return the keys of the table at `path`."""
+def keys(kind: type[BaseModel], path: list[str]) -> set[str]:
+    """Return the keys of the table at `path` of a model; none where there is no table."""
     for part in path:
         field = kind.model_fields.get(part)
         annotation = field.annotation if field else None

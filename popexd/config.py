@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
-from popexd.complaints import complaint, nearest
+from popexd.complaints import complaint, keys, nearest
 from popexd.errors import ConfigurationError, InputError
 from popexd.protocol.topics import checked_name, valid_name
 from popexd.solvers import NAMES
@@ -357,9 +357,17 @@ def _environment(kind: type[BaseModel]) -> dict[str, Any]:
         if variable.upper().startswith(PREFIX) and "__" in variable and section not in sections:
             raise ConfigurationError(f"environment {variable}: unknown section {section!r}{nearest(section, sections)}")
     try:
-        return EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
+        read = EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
     except SettingsError as error:
         raise ConfigurationError(f"environment {PREFIX}…: {error}, expected JSON") from error
+    return {section: _without_the_others(kind, section, values) for section, values in read.items()}
+
+
+def _without_the_others(kind: type[BaseModel], section: str, values: Any) -> Any:
+    """Leave out what only the other program knows: one environment may serve both."""
+    other: type[BaseModel] = WorkerConfig if kind is AgentConfig else AgentConfig
+    foreign = keys(other, [section]) - keys(kind, [section])
+    return {key: value for key, value in values.items() if key not in foreign} if isinstance(values, dict) else values
 
 
 def _variable(path: Iterable[str]) -> str:

@@ -109,12 +109,16 @@ def test_settings_made_in_code_read_no_environment(monkeypatch: pytest.MonkeyPat
 
 
 def test_one_environment_serves_agent_and_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A section that only the other program has is no error."""
+    """A section or key that only the other program has is no error."""
+    monkeypatch.setenv("POPEXD_MQTT__DEVICE", "gate")
+    monkeypatch.setenv("POPEXD_MODEL__BUNDLES", '["a", "b"]')
     monkeypatch.setenv("POPEXD_WORKER__NAME", "w2")
     monkeypatch.setenv("POPEXD_PROBE__DAILY_BYTES", "5")
 
     assert load_agent().probe.daily_bytes == 5
+    assert load_agent().mqtt.device == "gate"
     assert load_worker().worker.name == "w2"
+    assert load_worker().model.names == ("a", "b")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from popexd.plan import Tier
 from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState, parse_json
 from popexd.protocol.replies import ProbeReply, Reply
 from popexd.protocol.topics import REQUEST_VERBS, DeviceTopics
+from popexd.runtime.background import MachineProfile
 
 from .mailbox import FrameArrived
 
@@ -105,18 +106,24 @@ class Inlet:
     def worker_profile(self, message: Message) -> list[ev.Event]:
         """Turn a worker's profile into an event, if the worker is there."""
         worker = message.topic.split("/")[-2]
+        self._profiles.pop(worker, None)
+        if not message.payload:
+            return []
         try:
-            self._profiles[worker] = WorkerProfile.from_bytes(message.payload)
+            profile = WorkerProfile.from_bytes(message.payload)
+            if self.fingerprint in profile.models:
+                MachineProfile.from_json(profile.models[self.fingerprint])
         except MessageRejected as error:
-            self._profiles.pop(worker, None)
-            return [ev.ReplyRejected(f"worker-{error.reason}")] if message.payload else []
+            return [ev.ReplyRejected(f"worker-{error.reason}")]
+        self._profiles[worker] = profile
         state = self._present.get(worker)
         return [] if state is None else [self._found(worker, state)]
 
     def _found(self, worker: str, state: WorkerState) -> ev.WorkerChanged:
         profile = self._profiles.get(worker)
         mine = None if profile is None else profile.models.get(self.fingerprint)
-        return ev.WorkerChanged(worker, Tier.of(state.tier), True, mine)
+        measured = None if mine is None else MachineProfile.from_json(mine)
+        return ev.WorkerChanged(worker, Tier.of(state.tier), True, measured)
 
 
 def _replied(key: int, reply: Reply) -> ev.Replied:

@@ -34,7 +34,7 @@ from .schedule import Schedule
 
 log = get_logger("agent")
 
-_REPLAN_SECONDS = 5.0
+_REPLAN_SECONDS = 2.0
 
 
 class Agent:
@@ -104,8 +104,7 @@ class Agent:
         return answered
 
     def _graph(self, device: background.MachineProfile, remote: Mapping[Tier, Any]) -> LayerGraph:
-        profiles = {tier: background.MachineProfile.from_json(profile) for tier, profile in remote.items()}
-        return background.graph(self.bundle, device, profiles)
+        return background.graph(self.bundle, device, remote)
 
     def _subscribe(self, inlet: Inlet) -> None:
         site, uplink, topics = self.buses.site, self.buses.uplink, self.topics

@@ -18,7 +18,7 @@ _SMALL_BYTES = 1024
 
 _CHANGE_FACTOR = 1.6
 _CHANGE_SECONDS = 0.002
-"""Two samples in a row off by this factor, and by so much, in the same direction, are a change of the link, not noise."""
+"""Two samples in a row off by this factor and by so much, the same way, are a change of the link and not noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +59,28 @@ class LinkEstimator:
 
     @property
     def round_trip_seconds(self) -> float:
-        """Median of the small messages; without any, what the larger ones leave room for."""
+        """Lower quartile of the small messages; without any, what messages of different sizes have in common."""
         if self._small:
-            return statistics.median(sample.seconds for sample in self._small)
+            ordered = sorted(sample.seconds for sample in self._small)
+            return ordered[len(ordered) // 4]
         if not self._large:
             return 0.0
-        return 0.3 * min(sample.seconds for sample in self._large)
+        return self._intercept()
+
+    def _intercept(self) -> float:
+        """Theil-Sen: the median slope through all pairs that differ in size, and the median of what it leaves."""
+        recent = list(self._large)[-12:]
+        least = min(sample.seconds for sample in recent)
+        slopes = [
+            (one.seconds - other.seconds) / (one.bytes - other.bytes)
+            for index, one in enumerate(recent)
+            for other in recent[:index]
+            if abs(one.bytes - other.bytes) > 0.3 * min(one.bytes, other.bytes)
+        ]
+        if len(slopes) < 3:
+            return 0.3 * least
+        slope = max(0.0, statistics.median(slopes))
+        return min(0.9 * least, max(0.0, statistics.median(s.seconds - slope * s.bytes for s in recent)))
 
     def _rate(self, sample: LinkSample) -> float:
         transfer = max(sample.seconds - self.round_trip_seconds, 0.0002, 0.05 * sample.seconds)
@@ -138,6 +154,7 @@ class LinkEstimator:
         self._large.clear()
         self._large.extend(self._streak)
         self._streak.clear()
+        self._small.clear()  # the round trip has changed along with the rate, for all we know
         return True
 
     @property

@@ -20,11 +20,11 @@ from popexd.coordinator.events import (
     RunFailed,
     Ship,
     ShipmentEnded,
-    Timing,
 )
 from popexd.coordinator.frames import Frame, Inbox, Phase, Waiting
 from popexd.coordinator.itinerary import Step, itinerary, local_plan
 from popexd.coordinator.statistics import Statistics
+from popexd.coordinator.timing import timing
 from popexd.coordinator.world import World
 from popexd.plan import Tier
 from popexd.validation import FINAL
@@ -363,7 +363,7 @@ class Flow:
             fallback=frame.fallback if tier is Tier.DEVICE else None,
             plan_id=frame.decision.plan_id,
             captured_at=frame.received_at,
-            timing=_timing(frame, tier, far, now),
+            timing=timing(frame, tier, far, now),
             bytes_sent=frame.bytes_sent,
         )
         undisturbed = answer.fallback is None and frame.attempt <= 1
@@ -383,28 +383,3 @@ def _step(frame: Frame) -> Step | None:
 
 def _expected(frame: Frame) -> float:
     return frame.decision.expected_seconds(FINAL)
-
-
-def _timing(frame: Frame, tier: Tier, far: Mapping[str, float], now: float) -> Timing:
-    """Split the total; parts add up to no more than it, None means that a part was not involved."""
-    total = now - frame.received_at
-    spent = (frame.taken_at - frame.received_at) + frame.decode_seconds + frame.device_seconds + frame.encode_seconds
-    left = max(0.0, total - spent)
-    transfer = frame.waited_seconds if frame.attempt else None
-    edge = cloud = None
-    if tier is not Tier.DEVICE:
-        edge = far.get("edge")
-        here = sum(seconds for part, seconds in far.items() if part != "edge")
-        here = min(here, left - (edge or 0.0))
-        edge, cloud = (here, None) if tier is Tier.EDGE else (edge, here)
-        transfer = left - (edge or 0.0) - (cloud or 0.0)
-    return Timing(
-        total=total,
-        queue=frame.taken_at - frame.received_at,
-        decode=frame.decode_seconds or None,
-        device=frame.device_seconds or None,
-        encode=frame.encode_seconds or None,
-        transfer=None if transfer is None else max(0.0, min(transfer, left)),
-        edge=None if edge is None else max(0.0, edge),
-        cloud=None if cloud is None else max(0.0, cloud),
-    )

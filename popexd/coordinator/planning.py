@@ -104,6 +104,7 @@ class Planner:
         self._count = 0
         self._switched_at = float("-inf")
         self.decision: Decision | None = None
+        self._told: Decision | None = None
         self.itinerary: Itinerary = itinerary(local_plan(self.profiled), self.profiled)
         self.infeasible: str | None = None
 
@@ -150,20 +151,22 @@ class Planner:
         started = self._timer()
         graph = self.graph(profiles, now)
         best = self._best(graph, profiles, uplink, max_packet_bytes)
-        plan, prediction, network = best.plan, best.prediction, best.network
         current = self.decision
-        if current is not None and current.plan != plan and not urgent:
-            priced = self._price(current.plan, graph, network, profiles)
-            if priced is not None and not self._worth(priced, prediction, now):
+        if current is not None and current.plan != best.plan and not urgent:
+            priced = self._price(current.plan, graph, best.network, profiles)
+            if priced is not None and not self._worth(priced, best.prediction, now):
+                self.decision = replace(current, prediction=priced)
                 return None
-        if current is not None and current.plan == plan and not self._moved(current, prediction, uplink):
-            return None
-        switched = current is None or current.plan != plan
-        if switched:
+        if current is not None and current.plan == best.plan:
+            # What frames are compared with is always today's expectation, told or not.
+            self.decision = replace(current, prediction=best.prediction)
+            if self._told is not None and not self._moved(self._told, best.prediction, uplink):
+                return None
+        else:
             self._count += 1
             self._switched_at = now
-        self.decision = self._decision(best, graph, reason, now, self._timer() - started)
-        if switched:
+        self.decision = self._told = self._decision(best, graph, reason, now, self._timer() - started)
+        if current is None or current.plan != best.plan:
             self._enter(graph, now)
         return self.decision
 

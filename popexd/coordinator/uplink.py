@@ -111,12 +111,14 @@ class Uplink:
         seconds = now - far_seconds - started
         self._cleared_at = max(self._cleared_at, now - far_seconds - self.estimator.round_trip_seconds)
         if was_suspect:
+            # It crossed an outage: it tells that the link is back, not how fast it is.
             self.estimator.reset()
             self._plan_train()
+            return True
         changed = self.estimator.add(LinkSample(item.bytes, seconds, now, source))
         if item.bytes >= _SMALLEST_PROBE:
             self._sized_at = now
-        return changed or was_suspect
+        return changed
 
     def timed_out(self, key: Hashable, now: float) -> bool:
         """Take in that a message was not answered in time; tell whether the link has changed."""
@@ -153,7 +155,7 @@ class Uplink:
         if self.suspect:
             self._ping_at = float("-inf")
         elif not self._train:
-            self._train = [PING_BYTES, self._sized()]
+            self._train = [PING_BYTES, PING_BYTES, self._sized()]
 
     def _sized(self) -> int:
         link = self.estimator.link()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from popexd.coordinator import events as ev
@@ -281,18 +283,16 @@ class AgentWorld:
             at, gap = chance.uniform(0, 0.5), 1 / chance.choice([2, 5, 15])
             while at < seconds:
                 usable = chance.random() > 0.03
-                self.clock.at(at, lambda camera=camera, usable=usable: self._frame(f"c{camera}", usable))
+                self.clock.at(at, partial(self._frame, f"c{camera}", usable))
                 at += chance.expovariate(1 / gap)
         for what, period in (("probe", 3.0), ("replan", 5.0), ("metrics", 10.0)):
             at = chance.uniform(0, period)
             while at < seconds:
-                self.clock.at(at, lambda what=what: self.tell(ev.Due(what)))
+                self.clock.at(at, partial(self.tell, ev.Due(what)))
                 at += period
         self.clock.at(chance.choice([0.0, 0.0, chance.uniform(0, seconds / 2)]), self.connect)
         for worker in self.workers:
-            self.clock.at(
-                chance.choice([0.0, chance.uniform(0, seconds / 2)]), lambda worker=worker: self.start_worker(worker)
-            )
+            self.clock.at(chance.choice([0.0, chance.uniform(0, seconds / 2)]), partial(self.start_worker, worker))
         for _ in range(chance.randrange(7)):
             self._plan_fault(chance.uniform(0, seconds), chance.expovariate(0.5))
 
@@ -300,20 +300,16 @@ class AgentWorld:
         worker = self.chance.choice(self.workers)
         rate = 10 ** self.chance.uniform(5.3, 8)
         faults = Faults(self.chance.uniform(0, 0.3), self.chance.uniform(0, 0.3), self.chance.uniform(0, 0.3), 1.0)
-        begin, end = self.chance.choice(
-            [
-                (lambda: self._cut(True), lambda: self._cut(False)),
-                (self.disconnect, self.connect),
-                (lambda: self.kill_worker(worker), lambda: self.start_worker(worker)),
-                (lambda: self.stop_worker(worker), lambda: self.resume_worker(worker)),
-                (lambda: setattr(self.up, "bits_per_second", rate), lambda: None),
-                (lambda: self._spoil(faults), lambda: self._spoil(Faults())),
-                (
-                    lambda: self.tell(ev.RequestReceived("set", 1, {"mode": "device"})),
-                    lambda: self.tell(ev.RequestReceived("set", 2, {"mode": "auto"})),
-                ),
-            ]
-        )
+        kinds: list[tuple[Callable[[], None], Callable[[], None]]] = [
+            (partial(self._cut, True), partial(self._cut, False)),
+            (self.disconnect, self.connect),
+            (partial(self.kill_worker, worker), partial(self.start_worker, worker)),
+            (partial(self.stop_worker, worker), partial(self.resume_worker, worker)),
+            (partial(self._pace, rate), partial(self._pace, self.up.bits_per_second)),
+            (partial(self._spoil, faults), partial(self._spoil, Faults())),
+            (partial(self._pin, "device"), partial(self._pin, "auto")),
+        ]
+        begin, end = self.chance.choice(kinds)
         self.clock.at(at, begin)
         self.clock.at(at + lasting, end)
 
@@ -323,6 +319,12 @@ class AgentWorld:
         else:
             self.up.restore()
             self.down.restore()
+
+    def _pace(self, bits_per_second: float) -> None:
+        self.up.bits_per_second = bits_per_second
+
+    def _pin(self, mode: str) -> None:
+        self.tell(ev.RequestReceived("set", 1, {"mode": mode}))
 
     def _spoil(self, faults: Faults) -> None:
         self.up.faults = self.down.faults = faults

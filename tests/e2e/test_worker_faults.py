@@ -1,0 +1,126 @@
+"""Workers that die, stall, come late or come back: every taken frame is answered, exactly once."""
+
+from __future__ import annotations
+
+from .rig import TENSORS, TOPICS, Rig, photo
+
+
+def test_frames_of_a_killed_worker_are_finished_here(rig: Rig) -> None:
+    """A worker dies with frames in flight; the device answers them, and a worker that comes back is used again."""
+    broker = rig.broker()
+    watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
+    worker = rig.program("worker", rig.worker_tables(broker.port))
+    rig.agent(rig.agent_tables(broker.port))
+    watch.cut_is("input")
+
+    worker.pause()
+    for index in range(3):
+        watch.send(f"c{index}", photo(index), f"doomed-{index}")
+    tensors.shipped(1)
+    worker.kill()
+
+    metrics = watch.at_rest(3)
+    assert metrics.frames.answered == 3
+    assert metrics.tiers == {"device": 3}
+    assert metrics.fallbacks
+    watch.until(lambda: watch.events("worker.lost"), "the loss being told")
+    watch.until(lambda: watch.worker_is("w1", "offline"), "the last will")
+    watch.cut_is("output")
+
+    rig.program("worker", rig.worker_tables(broker.port))
+    watch.cut_is("input")
+    watch.send("c0", photo(7), "later")
+    assert watch.answer("later").tier == "cloud"
+    watch.at_rest(4)
+
+
+def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
+    """Two workers share the load; what the dead one had, the other answers."""
+    broker = rig.broker()
+    watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
+    slow = {"runtime": {"slowdown": 60.0}}
+    doomed = rig.program("worker", rig.worker_tables(broker.port, "doomed", **slow))
+    other = rig.program("worker", rig.worker_tables(broker.port, "other", **slow))
+    rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}))
+    watch.cut_is("input")
+    watch.until(lambda: len(watch.events("worker.found")) == 2, "both workers")
+
+    # Both are stopped, so that whatever is shipped stays with the one that was given it.
+    doomed.pause()
+    other.pause()
+    for index in range(4):
+        watch.send(f"c{index}", photo(index), f"shared-{index}")
+    tensors.shipped(2)
+    doomed.kill()
+    watch.until(lambda: watch.events("worker.lost"), "the loss being told")
+    other.resume()
+
+    metrics = watch.at_rest(4)
+    assert metrics.tiers["cloud"] >= 1
+    answers = [answers[0] for answers in watch.results().values()]
+    sent_twice = [each for each in answers if each.tier == "cloud" and each.bytes_sent > 2 * len(photo(0))]
+    assert sent_twice, answers
+    watch.until(lambda: watch.worker_metrics("other").tensors.answered >= len(sent_twice), "the other one's work")
+
+
+def test_a_stalled_worker_costs_time_but_no_answer(rig: Rig) -> None:
+    """A worker that hangs with its connection open: answers keep the deadline, its late replies change nothing."""
+    broker = rig.broker()
+    watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
+    worker = rig.program("worker", rig.worker_tables(broker.port))
+    rig.agent(rig.agent_tables(broker.port))
+    watch.cut_is("input")
+
+    worker.pause()
+    for index in range(6):
+        watch.send(f"c{index % 3}", photo(index), f"stalled-{index}")
+        watch.answer(f"stalled-{index}")
+    tensors.shipped(1)
+    metrics = watch.at_rest(6)
+    assert metrics.tiers == {"device": 6}
+    assert all(answers[0].seconds.total < 3.0 for answers in watch.results().values())
+    worker.resume()
+
+    watch.until(lambda: watch.worker_metrics("w1").tensors.answered >= 1, "the late replies")
+    watch.cut_is("input")
+    watch.send("c0", photo(9), "after")
+    assert watch.answer("after").tier == "cloud"
+    watch.at_rest(7)
+
+
+def test_an_agent_does_not_wait_for_a_worker(rig: Rig) -> None:
+    """No worker at all: the device answers; the first one that comes takes over."""
+    broker = rig.broker()
+    watch = rig.watch(broker.port)
+    rig.agent(rig.agent_tables(broker.port))
+    watch.send("c0", photo(0), "alone")
+    alone = watch.answer("alone")
+    assert (alone.tier, alone.fallback) == ("device", None)
+
+    rig.worker(rig.worker_tables(broker.port))
+    watch.cut_is("input")
+    watch.send("c0", photo(1), "together")
+    assert watch.answer("together").tier == "cloud"
+    watch.at_rest(2)
+
+
+def test_a_worker_that_is_stopped_answers_what_it_has(rig: Rig) -> None:
+    """SIGTERM: what has arrived is answered, the retained state says offline, the exit status is 0."""
+    broker = rig.broker()
+    watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
+    worker = rig.program("worker", rig.worker_tables(broker.port, runtime={"slowdown": 60.0}))
+    rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}))
+    watch.cut_is("input")
+
+    for index in range(2):
+        watch.send(f"c{index}", photo(index), f"owed-{index}")
+    tensors.shipped(2)
+    assert worker.terminate() == 0, worker.log
+
+    metrics = watch.at_rest(2)
+    counts = watch.worker_metrics("w1").tensors
+    assert counts.received == counts.answered >= 1
+    assert metrics.frames.answered == 2
+    state = watch.messages(TOPICS.worker("w1", "state"))[-1]
+    assert b'"offline"' in state.payload
+    assert b'"stopped"' in state.payload

@@ -147,9 +147,12 @@ def test_strangers_stay_out_and_friends_keep_to_their_topics(password_file: Pass
 
 def test_tls_keeps_strangers_out_on_both_sides(certificates: Path) -> None:
     """A broker of another authority is not trusted, a client without a certificate is not let in."""
-    server = {name: certificates / f"server.{ending}" for name, ending in (("cert_file", "pem"), ("key_file", "key"))}
-    client = {name: certificates / f"client.{ending}" for name, ending in (("cert_file", "pem"), ("key_file", "key"))}
-    settings = BrokerSettings(**server, ca_file=certificates / "ca.pem")
+    client = {"cert_file": certificates / "client.pem", "key_file": certificates / "client.key"}
+    settings = BrokerSettings(
+        cert_file=certificates / "server.pem",
+        key_file=certificates / "server.key",
+        ca_file=certificates / "ca.pem",
+    )
     with Broker(settings=settings) as broker:
 
         def attempt(**how: Path) -> MqttBus:

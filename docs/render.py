@@ -10,7 +10,8 @@ from pydantic_core import PydanticUndefined
 
 from popexd.cli.main import COMMANDS
 from popexd.config import AgentConfig, WorkerConfig
-from popexd.protocol.messages import PAYLOADS, schema
+from popexd.protocol.files import FILES
+from popexd.protocol.messages import PAYLOADS, Payload, schema
 from popexd.protocol.topics import TABLE
 
 REFERENCE = Path(__file__).parent / "reference.md"
@@ -33,15 +34,14 @@ def topics() -> str:
 
 
 def payloads() -> str:
-    """Render a list of fields for every payload."""
-    return "\n\n".join(payload(name) for name in PAYLOADS)
+    """Render a list of fields for every payload and file."""
+    return "\n\n".join(payload(kind) for kind in (*PAYLOADS.values(), *FILES.values()))
 
 
-def payload(name: str) -> str:
+def payload(kind: type[Payload]) -> str:
     """Render one payload: its sentence and its fields, nested ones with a dot."""
-    kind = PAYLOADS[name]
     sentence = " ".join((kind.__doc__ or "").split())
-    document = schema(name)
+    document = schema(kind)
     rows = list(fields(document, document.get("$defs", {})))
     return f"### `{kind.SCHEMA}`\n\n{sentence}\n\n" + table(("field", "type", "meaning"), rows)
 

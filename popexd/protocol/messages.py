@@ -331,7 +331,7 @@ PAYLOADS: Mapping[str, type[Payload]] = {
 }
 
 
-def schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of the payload called `name`."""
-    document = PAYLOADS[name].model_json_schema(by_alias=True, mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": PAYLOADS[name].SCHEMA, **document}
+def schema(kind: type[Payload]) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a payload or file."""
+    document = kind.model_json_schema(by_alias=True, mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": kind.SCHEMA, **document}

@@ -13,8 +13,8 @@ import typer
 
 from popexd import __version__
 from popexd.cli.main import COMMANDS, main
+from popexd.cli.schema import KINDS
 from popexd.errors import BusError, Infeasible, InputError
-from popexd.protocol.messages import PAYLOADS
 
 from .conftest import Run
 
@@ -203,7 +203,7 @@ def test_programs_come_by_entry_point(run: Run, capsys: pytest.CaptureFixture[st
     assert "popexd broker" in shown
 
 
-@pytest.mark.parametrize("name", sorted(PAYLOADS))
+@pytest.mark.parametrize("name", sorted(KINDS))
 def test_schema_prints_a_payloads_json_schema(name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """The document's own name is the payload's schema."""
     assert run("schema", name) == 0
@@ -216,6 +216,6 @@ def test_schema_prints_a_payloads_json_schema(name: str, run: Run, capsys: pytes
 def test_schema_alone_lists_the_payloads(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """For people by line, for machines as one object."""
     assert run("schema") == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(PAYLOADS)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(KINDS)
     assert run("schema", "--json") == 0
-    assert list(json.loads(capsys.readouterr().out)) == list(PAYLOADS)
+    assert list(json.loads(capsys.readouterr().out)) == list(KINDS)

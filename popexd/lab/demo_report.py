@@ -253,7 +253,7 @@ class _LiveTable:
 
 def show_live(report: Report) -> Live:
     """Return the live table; enter it to show it."""
-    return Live(_LiveTable(report), refresh_per_second=4)
+    return Live(_LiveTable(report), refresh_per_second=4, transient=True)
 
 
 def show_summary(report: Report) -> None:

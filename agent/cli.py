@@ -28,7 +28,7 @@ def run(config: ConfigFile = None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    agent = Agent(told)
+    agent = Agent(told, on_failure=stop.set)
     agent.start()
     stop.wait()
     if not agent.stop():

@@ -106,7 +106,9 @@ class Loop:
         self._limit = EventLimit()
         self._started_at = time.monotonic()
         self._drained = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="loop", daemon=True)
+        self.on_failure: Callable[[], None] = lambda: None
+        self.failed = False
+        self._thread = threading.Thread(target=self._guarded, name="loop", daemon=True)
         self._effects: dict[type, Callable[[Any, float], None]] = {
             ev.Run: lambda run, _now: self._compute.order(run),
             ev.Forget: lambda forget, _now: self._compute.order(forget),
@@ -127,13 +129,23 @@ class Loop:
     def drain(self, timeout_seconds: float) -> bool:
         """Answer what is owed, then end; tell whether that came about in time."""
         self._mailbox.post(ev.Drain())
-        done = self._drained.wait(timeout_seconds)
+        done = self._drained.wait(timeout_seconds) and not self.failed
         self._drained.set()
         self._mailbox.post(ev.Wakeup())
         self._thread.join(5)
         return done
 
     # ------------------------------------------------------------------------------------------ in
+
+    def _guarded(self) -> None:
+        """Serve; a fault of the brain ends the program, since a state that is half changed is not to be trusted."""
+        try:
+            self._serve()
+        except Exception:
+            log.exception("loop.failed")
+            self.failed = True
+            self._drained.set()
+            self.on_failure()
 
     def _serve(self) -> None:
         now = time.monotonic()

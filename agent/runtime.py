@@ -41,20 +41,26 @@ class Agent:
     """The daemon, but for the process around it.
 
     `start` returns once frames can be answered: the model is loaded and measured, and a plan is in force. A broker or
-    a worker that is not there is no reason to wait.
+    a worker that is not there is no reason to wait. `on_failure` is called when the loop fails and the agent can only end.
 
     Raises:
         ConfigurationError, BundleError: from the constructor or `start`; nothing runs then.
 
     """
 
-    def __init__(self, config: AgentConfig, buses: Callable[[AgentConfig, Will], Buses] | None = None) -> None:
+    def __init__(
+        self,
+        config: AgentConfig,
+        buses: Callable[[AgentConfig, Will], Buses] | None = None,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
         self.config = config
         self.topics = DeviceTopics(config.mqtt.site, config.mqtt.device)
         self.boot = secrets.token_hex(4)
         self.bundle = bundles.load(config.model.bundle)
         self._since = datetime.now(UTC)
         self.buses = (buses or mqtt_buses)(config, Will(self.topics.state, self._state("offline", "connection lost")))
+        self._on_failure = on_failure
         self._mailbox = Mailbox()
         self._parts: list[Any] = []
         self.loop: Loop
@@ -81,6 +87,7 @@ class Agent:
         self.compute = Compute(runner, config.limits, slowdown, self._mailbox.post)
         model = (self.bundle.name, self.bundle.fingerprint)
         self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model)
+        self.loop.on_failure = self._on_failure
         self._subscribe(inlet)
         for part in (self.compute, self.loop, *self.buses.each, *self._schedule()):
             part.start()
@@ -90,8 +97,13 @@ class Agent:
         log.info("agent.started", site=self.topics.site, device=self.topics.device, model=self.bundle.name)
 
     def stop(self, timeout_seconds: float = 10.0) -> bool:
-        """Drain: answer what is owed, say that we are offline, end; tell whether everything owed was answered."""
-        parts = self._parts[::-1]
+        """Drain: answer what is owed, say that we are offline, end; tell whether everything owed was answered.
+
+        A second call does nothing.
+        """
+        parts, self._parts = self._parts[::-1], []
+        if not parts:
+            return True
         for part in parts:
             if isinstance(part, Schedule | SpeedTest):
                 part.stop()

@@ -41,7 +41,7 @@ class Agent:
     """The daemon, but for the process around it.
 
     `start` returns once frames can be answered: the model is loaded and measured, and a plan is in force. A broker or
-    a worker that is not there is no reason to wait. `on_failure` is called when the loop fails and the agent can only end.
+    a worker that is not there is no reason to wait. `on_failure` is called when the loop fails: the agent can only end.
 
     Raises:
         ConfigurationError, BundleError: from the constructor or `start`; nothing runs then.

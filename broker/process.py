@@ -10,7 +10,9 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -159,7 +161,7 @@ class Broker:
         with log_file.open("ab") as log:
             # A session of its own: Ctrl-C on a terminal is for its parent, which still has farewells to say through it.
             self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
-                [program, "-c", str(configuration)],
+                [*_dying_with_us(), program, "-c", str(configuration)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -226,6 +228,17 @@ def write_private(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.chmod(0o600)
     path.write_text(text, encoding="utf-8")
+
+
+def _dying_with_us() -> list[str]:
+    """Return what to put before a command so that a killed parent does not leave it behind, where the system can.
+
+    The kernel counts the death of the thread that started the child, so only the main thread may ask for it.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None or not sys.platform.startswith("linux"):
+        return []
+    return [setpriv, "--pdeathsig", "TERM"] if threading.current_thread() is threading.main_thread() else []
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -269,6 +269,9 @@ class Bus(ABC):
     def _unsubscribed(self, subscription: Subscription) -> None: ...
 
     def _settle(self, outgoing: Outgoing, delivery: Delivery) -> None:
+        if outgoing.kept and delivery in {Delivery.TOO_LARGE, Delivery.REFUSED}:  # nobody else hears of it
+            topic, size = outgoing.message.topic, outgoing.packet_bytes
+            logger.error("retained.refused", topic=topic, bytes=size, reason=delivery.value)
         if outgoing.on_done is not None:
             self._guarded(partial(outgoing.on_done, delivery), outgoing.message.topic)
 

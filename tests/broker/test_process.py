@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.errors import BusError, ConfigurationError
 from popexd.protocol.topics import DeviceTopics, SiteTopics
 from tests.broker.conftest import PasswordFile
-from tests.bus.waiting import Fates, Inbox
+from tests.bus.waiting import Fates, Inbox, until
 
 HERE = Path(__file__).resolve().parents[2]
 
@@ -108,6 +109,27 @@ def test_a_killed_broker_is_not_running() -> None:
         assert broker.pid is None
         broker.start()
         assert broker.running
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="the system has no setpriv")
+def test_a_killed_parent_leaves_no_broker_behind() -> None:
+    """A demo that was killed does not hold its port for ever."""
+    program = "from broker.process import Broker\nb = Broker()\nb.start()\nprint(b.pid, flush=True)\ninput()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE
+    )
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.communicate()
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    until(gone, "the end of the child")
 
 
 def test_strangers_stay_out_and_friends_keep_to_their_topics(password_file: PasswordFile) -> None:

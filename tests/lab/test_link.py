@@ -108,7 +108,7 @@ def exactly(connection: socket.socket, count: int) -> bytes:
 )
 def test_the_achieved_rate_is_the_set_rate(peer: Peer, bits_per_second: float, size_bytes: int) -> None:
     """Never above it, over the whole or the first half; and within 10 % below, save on a machine starved for long."""
-    whole = []
+    whole: list[float] = []
     with Link("127.0.0.1", peer.port, Profile("x", bits_per_second, 1e6)) as link, dial(link) as connection:
         while len(whole) < 3 and max(whole, default=0.0) < 0.9 * bits_per_second:
             before, begin = peer.received, time.monotonic()

@@ -276,6 +276,7 @@ class QueuedBus(Bus):
         outbox, entry = sending
         with self._changed:
             known = outbox.done(entry)
+            self.woken = True  # there is room in the window: the thread, which is ours, looks again before it waits
             if not self._control:
                 self._changed.notify_all()
         if known:

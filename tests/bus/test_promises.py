@@ -123,6 +123,19 @@ def test_a_publish_at_qos_0_is_done_when_handed_over(world: World) -> None:
     assert fates.wait() is Delivery.DELIVERED
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_burst_flows_at_the_pace_of_the_connection(world: World, qos: int) -> None:
+    """A window that empties is filled again at once, acknowledged or not."""
+    inbox = Inbox()
+    world.listen(("t", inbox))
+    bus = world.bus()
+
+    for number in range(900):
+        bus.publish("t", b"%d" % number, qos=qos)
+
+    assert inbox.payloads(900) == [b"%d" % number for number in range(900)]
+
+
 @pytest.mark.parametrize("bulk", [False, True])
 def test_too_large_is_reported_and_the_connection_survives(make_world: WorldMaker, *, bulk: bool) -> None:
     """The broker's limit counts the whole packet: exactly that much passes, one byte more is never sent."""

@@ -36,7 +36,8 @@ class Inbox:
         return self._messages.get(timeout=PATIENCE_SECONDS)
 
     def payloads(self, count: int) -> list[bytes]:
-        """The payloads of the next `count` messages."""
+        """The payloads of the next `count` messages, all of them within one patience."""
+        until(lambda: len(self) >= count, f"{count} messages")
         return [self.next().payload for _ in range(count)]
 
     def __len__(self) -> int:

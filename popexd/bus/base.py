@@ -7,6 +7,7 @@ only put something on a queue. One that raises is counted in `callback_errors` a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -151,6 +152,13 @@ class Bus(ABC):
     def max_packet_bytes(self) -> int | None:
         """Return the largest packet the broker takes, None when it set no limit or was not reached yet."""
 
+    def heartbeat(self) -> int | None:
+        """Return how often the broker has answered us so far; None while no answer can be expected.
+
+        A transport makes sure that there is something to answer every few seconds.
+        """
+        return None
+
     def publish(
         self,
         topic: str,
@@ -271,7 +279,7 @@ class Bus(ABC):
     def _settle(self, outgoing: Outgoing, delivery: Delivery) -> None:
         if outgoing.kept and delivery in {Delivery.TOO_LARGE, Delivery.REFUSED}:  # nobody else hears of it
             topic, size = outgoing.message.topic, outgoing.packet_bytes
-            logger.error("retained.refused", topic=topic, bytes=size, reason=delivery.value)
+            report(logger.error, "retained.refused", topic=topic, bytes=size, reason=delivery.value)
         if outgoing.on_done is not None:
             self._guarded(partial(outgoing.on_done, delivery), outgoing.message.topic)
 
@@ -286,9 +294,15 @@ class Bus(ABC):
     def _guarded(self, callback: Callable[[], None], about: str) -> None:
         try:
             callback()
-        except Exception:  # whatever a caller's code raises must not end the transport's thread
+        except Exception:  # noqa: BLE001 whatever a caller's code raises must not end the transport's thread
             self.callback_errors += 1
-            logger.exception("callback.failed", about=about)
+            report(logger.exception, "callback.failed", about=about)
+
+
+def report(say: Callable[..., object], event: str, **fields: object) -> None:
+    """Log; a stream that is closed or full must not end the thread that keeps us connected."""
+    with contextlib.suppress(Exception):
+        say(event, **fields)
 
 
 def _checked(message: Message) -> Message:

@@ -28,7 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from popexd.bus.base import Delivery, Message, Outgoing, Subscription, Will
+from popexd.bus.base import Delivery, Message, Outgoing, Subscription, Will, report
 from popexd.bus.queued import QueuedBus, QueueLimits, Sending
 from popexd.errors import ConfigurationError
 from popexd.logs import get_logger
@@ -37,6 +37,9 @@ logger = get_logger(__name__)
 
 _UNSUPPORTED_VERSION = 0x84
 _NO_MATCHING_SUBSCRIBERS = 0x10
+_HEARTBEAT_SECONDS = 10.0
+# Nobody ever subscribes to it; that it is not below our topics says that nothing is to be found there.
+_NOWHERE = "heartbeat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,8 @@ class _Connection:
         self._receive_maximum = 65_535
         self._unconfirmed: dict[int, str] = {}
         self._in_flight: dict[int, Sending] = {}
+        self._answered_at = time.monotonic()
+        self._asked_at: float | None = None
         self._client = self._new_client(tls)
 
     def _new_client(self, tls: ssl.SSLContext | None) -> Client:
@@ -125,6 +130,7 @@ class _Connection:
         client.on_socket_register_write = lambda *_: None
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = lambda *_: self._answered()
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
@@ -170,12 +176,31 @@ class _Connection:
                 if client.want_write():
                     client.loop_write()
                 client.loop_misc()
+                if self._deaf():
+                    self.reason = f"{self._settings.address}: nothing heard within the keepalive time"
+                    return
                 if self._bus.stopping:
                     self._say_farewell()
                     return
                 if not self.was_online and time.monotonic() > answer_by:
                     self.reason = self.reason or f"{self._settings.address}: no answer from the broker"
                     return
+
+    def _deaf(self) -> bool:
+        """Have the broker answer something every few seconds; tell whether it has not for the keepalive time.
+
+        It has to answer an UNSUBSCRIBE from what nobody subscribed to (MQTT 5, 3.11.3), whatever the access list says,
+        and no topic is touched. paho's own PINGREQ waits until nothing else was sent for a whole keepalive time.
+        """
+        now = time.monotonic()
+        if self.was_online and self._asked_at is None and now - self._answered_at >= _HEARTBEAT_SECONDS:
+            self._client.unsubscribe(_NOWHERE)
+            self._asked_at = now
+        return self._asked_at is not None and now - self._asked_at > self._settings.keepalive_seconds
+
+    def _answered(self) -> None:
+        self._answered_at, self._asked_at = time.monotonic(), None
+        self._bus.answered()
 
     def _say_farewell(self) -> None:
         self._client.disconnect()
@@ -233,9 +258,10 @@ class _Connection:
     def _on_subscribe(
         self, _client: Client, _: Any, mid: int, codes: list[ReasonCode], _answer: Properties | None
     ) -> None:
+        self._answered()
         topic_filter = self._unconfirmed.pop(mid, "")
         if codes and codes[0].is_failure:
-            logger.error("subscription.refused", filter=topic_filter, reason=str(codes[0]))
+            report(logger.error, "subscription.refused", filter=topic_filter, reason=str(codes[0]))
         self._online_if_confirmed()
 
     def _online_if_confirmed(self) -> None:
@@ -244,6 +270,7 @@ class _Connection:
             self._bus.went_online()
 
     def _on_message(self, _client: Client, _: Any, incoming: MQTTMessage) -> None:
+        self._answered()
         try:
             topic = incoming.topic
         except UnicodeDecodeError:
@@ -262,11 +289,13 @@ class _Connection:
 
     def _on_publish(self, _client: Client, _: Any, mid: int, code: ReasonCode, _answer: Properties | None) -> None:
         sending = self._in_flight.pop(mid)
+        if sending[1].item.message.qos:
+            self._answered()
         delivery = Delivery.DELIVERED
         if code.value == _NO_MATCHING_SUBSCRIBERS:
             delivery = Delivery.NO_SUBSCRIBERS
         elif code.is_failure:
-            logger.warning("publish.refused", topic=sending[1].item.message.topic, reason=str(code))
+            report(logger.warning, "publish.refused", topic=sending[1].item.message.topic, reason=str(code))
             delivery = Delivery.REFUSED
         self._bus.done(sending, delivery)
 

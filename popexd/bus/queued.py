@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from popexd.bus.base import Bus, Delivery, Outgoing, Subscription, Will
+from popexd.bus.base import Bus, Delivery, Outgoing, Subscription, Will, report
 from popexd.bus.outbox import Entry, Outbox
 from popexd.logs import get_logger
 
@@ -56,6 +56,15 @@ class Connection(Protocol):
         """Connect and serve until the connection ends; `reason` and `broker_code` then say why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a connection ended: why in words, the broker's reason code or 0, and whether it ever worked."""
+
+    reason: str
+    broker_code: int
+    was_online: bool
+
+
 Sending = tuple[Outbox[Outgoing], Entry[Outgoing]]
 
 
@@ -82,7 +91,13 @@ class QueuedBus(Bus):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake_writer: socket.socket | None = None
+        self._answers = 0
         self.woken = False
+
+    def heartbeat(self) -> int | None:
+        """Return how often the broker has answered; None while there is no connection, unless its thread has ended."""
+        thread = self._thread
+        return None if not self._online and (thread is None or thread.is_alive()) else self._answers
 
     @property
     def connected(self) -> bool:
@@ -180,30 +195,38 @@ class QueuedBus(Bus):
         retry_seconds = self.limits.retry_seconds
         with reader, writer:
             while not self.stopping:
-                connection = self._new_connection()
                 began = time.monotonic()
-                try:
-                    connection.run(reader)
-                except Exception as error:  # a broker's odd bytes, or a bug of ours, must not end the reconnecting
-                    logger.exception("connection.failed", address=self.address)
-                    connection.reason = connection.reason or f"{self.address}: {type(error).__name__}: {error}"
-                if connection.was_online and time.monotonic() - began > _SETTLED_SECONDS:
+                ending = self._serve_once(reader)
+                if ending.was_online and time.monotonic() - began > _SETTLED_SECONDS:
                     retry_seconds = self.limits.retry_seconds
-                self._went_offline(connection)
+                self._went_offline(ending)
                 self._stopping.wait(retry_seconds)
                 retry_seconds = min(retry_seconds * 1.6, self.limits.longest_retry_seconds)
 
-    def _went_offline(self, connection: Connection) -> None:
+    def _serve_once(self, reader: socket.socket) -> Ending:
+        connection = None
+        fault = ""
+        try:
+            connection = self._new_connection()
+            connection.run(reader)
+        except Exception as error:  # noqa: BLE001 a broker's odd bytes, or a bug of ours, must not end the reconnecting
+            report(logger.exception, "connection.failed", address=self.address)
+            fault = f"{self.address}: {type(error).__name__}: {error}"
+        if connection is None:
+            return Ending(fault, 0, was_online=False)
+        return Ending(connection.reason or fault, connection.broker_code, was_online=connection.was_online)
+
+    def _went_offline(self, ending: Ending) -> None:
         with self._lock:
             was_online, self._online = self._online, False
-            news = was_online or connection.reason != self._reason
-        self._blame(connection.broker_code)
+            news = was_online or ending.reason != self._reason
+        self._blame(ending.broker_code)
         self._interrupt(survives=lambda outgoing: outgoing.message.qos > 0 and not outgoing.kept)
         if self.stopping:
             self._announce(False, "stopped")
         elif news:
-            logger.warning("connection.lost", reason=connection.reason)
-            self._announce(False, connection.reason)
+            report(logger.warning, "connection.lost", reason=ending.reason)
+            self._announce(False, ending.reason)
 
     def _blame(self, broker_code: int) -> None:
         """Take out the message for which the broker threw us out, so that it is not sent for ever."""
@@ -217,7 +240,7 @@ class QueuedBus(Bus):
                 self._retained.pop(entry.item.message.topic, None)
             if broker_code == _PACKET_TOO_LARGE:
                 self._limit_bytes = entry.bytes - 1
-        logger.error("message.refused", topic=entry.item.message.topic, bytes=entry.bytes)
+        report(logger.error, "message.refused", topic=entry.item.message.topic, bytes=entry.bytes)
         self._settle(entry.item, Delivery.TOO_LARGE if broker_code == _PACKET_TOO_LARGE else Delivery.REFUSED)
 
     def _interrupt(self, survives: Callable[[Outgoing], bool]) -> None:
@@ -243,6 +266,10 @@ class QueuedBus(Bus):
             settled = self._control.precede([_entry(outgoing) for outgoing in self._retained.values()])
         self._settle_all(settled)
         self._announce(True, "")
+
+    def answered(self) -> None:
+        """Take note that the broker has answered something of ours."""
+        self._answers += 1
 
     def filter_changes(self) -> list[tuple[Subscription, bool]]:
         """Return the subscriptions to put in force (True) or to end (False); `woken` is false from here on."""

@@ -266,3 +266,28 @@ def test_a_certificate_file_that_is_not_there_fails_at_the_start() -> None:
     """A configuration that can never work is fatal, unlike a broker that is away."""
     with pytest.raises(ConfigurationError, match=r"ca_file: /nowhere/ca.pem"):
         MqttBus(MqttSettings(ca_file="/nowhere/ca.pem")).start()  # type: ignore[arg-type]
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(
+    broker: Broker, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream may be a pipe whose reader has gone; the bus reconnects all the same."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    for module in ("base", "queued", "mqtt"):
+        for method in ("warning", "error", "exception"):
+            monkeypatch.setattr(f"popexd.bus.{module}.logger.{method}", broken, raising=False)
+    bus, inbox = connect(broker.port), Inbox()
+    bus.subscribe("t", inbox)
+    bus.subscribe("t", broken)
+    changes: list[bool] = []
+    bus.on_connection(lambda connected, _: changes.append(connected))
+
+    broker.restart()
+    until(lambda: True in changes, "the way back")
+    bus.publish("t", b"x", qos=1)
+
+    assert inbox.next().payload == b"x"
+    until(lambda: bus.callback_errors == 1, "the counted error")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -17,21 +15,18 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file; wi
 
 @app.command()
 def run(config: ConfigFile = None) -> None:
-    """Run the daemon until SIGTERM or SIGINT, then answer what is owed and stop."""
+    """Run the daemon until SIGTERM or SIGINT, then answer what is owed and stop; SIGHUP reads the file again."""
     from popexd import config as settings
     from popexd import logs
+    from popexd.service import Service
 
+    from .daemon import Daemon
     from .runtime import Agent
 
     told = settings.load_agent(config)
     logs.configure(told.log.level, told.log.format)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    agent = Agent(told, on_failure=stop.set)
-    agent.start()
-    stop.wait()
-    if not agent.stop():
+    service = Service()
+    if not service.run(Daemon(Agent(told, on_failure=service.stop), config)):
         raise typer.Exit(1)
 
 

@@ -24,6 +24,8 @@ from popexd.validation import FINAL
 
 log = get_logger("agent.compute")
 
+_NOTHING = Forget(-1)
+
 
 @dataclass
 class _Work:
@@ -74,6 +76,12 @@ class Compute:
     def order(self, what: Run | Forget) -> None:
         """Take an order; returns at once."""
         self._orders.put(what)
+
+    def heartbeat(self) -> int:
+        """Return how many orders were carried out; an idle thread is given one that changes nothing."""
+        if self._orders.empty():
+            self._orders.put(_NOTHING)
+        return self.progress
 
     def shipment(self, key: int) -> dict[str, Encoded]:
         """Return the encoded tensors of a frame, after `RunDone` told of them."""

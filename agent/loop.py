@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,18 @@ from .mailbox import Empty, FrameArrived, Mailbox
 
 log = get_logger("agent")
 
+# How loud an event is in the log; what can come with every frame is for debugging, or a warning, which is thinned.
+_LEVELS = {
+    "frame.dropped": logging.DEBUG,
+    "offload.retried": logging.DEBUG,
+    "input.rejected": logging.WARNING,
+    "offload.failed": logging.WARNING,
+    "compute.failed": logging.ERROR,
+    "plan.infeasible": logging.WARNING,
+    "uplink.lost": logging.WARNING,
+    "worker.lost": logging.WARNING,
+}
+_STATUS_REPORTS = 7
 _EVENTS_PER_SECOND = 5.0
 _EVENTS_BURST = 20.0
 
@@ -96,6 +110,8 @@ class Loop:
     ) -> None:
         self.brain = brain
         self.progress = 0
+        self.status = "planning"
+        self._reports: deque[Mapping[str, Any]] = deque(maxlen=_STATUS_REPORTS)
         self._mailbox = mailbox
         self._compute = compute
         self._buses = buses
@@ -206,12 +222,14 @@ class Loop:
     def _answer(self, answer: ev.Answer, _now: float) -> None:
         frame_id = answer.frame_id or f"{self._boot}-{answer.key}"
         payload = render.result(answer, frame_id)
+        # A string of MQTT holds no control characters, and a broker hangs up on who sends one.
+        named = (("frame_id", frame_id),) if frame_id.isprintable() else ()
         self._buses.site.publish(
             self._topics.results(answer.camera),
             payload.to_bytes(),
             qos=1,
             correlation_data=answer.correlation,
-            user_properties=(("frame_id", frame_id),),
+            user_properties=named,
         )
         log.debug("frame.answered", frame_id=frame_id, label=payload.label, exit=answer.exit, tier=payload.tier)
 
@@ -220,13 +238,16 @@ class Loop:
         if left_out is None:
             return
         fields = {**notice.fields, **({"left_out": left_out} if left_out else {})}
-        log.info(notice.event, **{key: value for key, value in fields.items() if value is not None and key != "event"})
+        told = {key: value for key, value in fields.items() if value is not None and key != "event"}
+        log.log(_LEVELS.get(notice.event, logging.INFO), notice.event, **told)
         payload = render.event(ev.Notice(notice.event, fields), now)
         self._buses.site.publish(self._topics.event, payload.to_bytes(), qos=1)
 
     def _decided(self, decided: ev.Decided, _now: float) -> None:
         made = decided.decision
         log.info("plan.decided", plan_id=made.plan_id, cut=made.cut, codec=made.form["codec"], reason=made.reason)
+        latest = self._reports[-1] if self._reports else {}
+        self.status = render.status(self._model, made, self._reports[0] if self._reports else {}, latest)
         payload = render.decision(made, self._model).to_bytes()
         for bus in self._buses.each:
             bus.retain(self._topics.decision, payload)
@@ -235,6 +256,9 @@ class Loop:
         self._report(ev.Report(self.brain.figures(now)), now)
 
     def _report(self, report: ev.Report, now: float) -> None:
+        self._reports.append(report.figures)
+        decision = self.brain.world.planner.decision
+        self.status = render.status(self._model, decision, self._reports[0], report.figures)
         payload = render.metrics(report.figures, self._started_at, now).to_bytes()
         for bus in self._buses.each:
             bus.retain(self._topics.metrics, payload, qos=0)

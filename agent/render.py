@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -98,6 +99,19 @@ def metrics(figures: Mapping[str, Any], started_at: float, now: float) -> Metric
     network = {hop: link(known, now) for hop, known in figures["network"].items()}
     fields = {**figures, "network": network, "at": utc(now), "uptime_seconds": now - started_at}
     return MetricsPayload.model_validate(fields)
+
+
+def status(model: str, made: ev.Decision | None, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return the line that `systemctl status` shows: the cut, and shares of the answers between two reports."""
+    exits = Counter(now.get("exits", {})) - Counter(before.get("exits", {}))
+    tiers = Counter(now.get("tiers", {})) - Counter(before.get("tiers", {}))
+    parts = [f"{model} cut at {made.cut}" if made is not None else model]
+    if total := exits.total():
+        parts.append("exits " + ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(exits.items())))
+        parts.append(f"offloaded {1 - tiers[Tier.DEVICE.label] / total:.0%}")
+    else:
+        parts.append("no frames lately")
+    return "; ".join(parts)
 
 
 def event(notice: ev.Notice, now: float) -> EventPayload:

@@ -115,6 +115,22 @@ class Agent:
         log.info("agent.stopped", answered=answered)
         return answered
 
+    def reconfigure(self, config: AgentConfig) -> None:
+        """Go on with another configuration; only what `popexd.changes` calls live may differ. Any thread may.
+
+        Raises:
+            ConfigurationError, InputError: a value that the brain does not accept; nothing has changed then.
+
+        """
+        chosen = brain_settings(config)
+        exits = tuple(spec.name for spec in self.bundle.exits)
+        chosen.planner.updated({"thresholds": config.planner.thresholds}, exits)
+        for schedule in (part for part in self._parts if isinstance(part, Schedule)):
+            schedule.change("probe", config.probe.interval_seconds)
+            schedule.change("metrics", config.metrics.interval_seconds)
+        self.config = config
+        self._mailbox.post(ev.Reconfigured(chosen))
+
     def _graph(self, device: background.MachineProfile, remote: Mapping[Tier, Any]) -> LayerGraph:
         return background.graph(self.bundle, device, remote)
 

@@ -41,6 +41,11 @@ class Schedule:
         self._scheduler.start()
         self._guard.start()
 
+    def change(self, name: str, seconds: float) -> None:
+        """Run a job at another interval, first after it."""
+        self._jobs[name] = (seconds, self._jobs[name][1])
+        self._scheduler.reschedule_job(name, trigger="interval", seconds=seconds)
+
     def stop(self) -> None:
         """End; nothing runs afterwards."""
         self._stopped.set()

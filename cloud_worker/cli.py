@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -21,19 +19,15 @@ def _program() -> None:
 def run(
     config: Annotated[Path | None, typer.Option("--config", help="TOML file; without it the defaults apply.")] = None,
 ) -> None:
-    """Run the worker until SIGTERM or SIGINT, then answer what is here and stop."""
+    """Run the worker until SIGTERM or SIGINT, then answer what is here and stop; SIGHUP reads the file again."""
     from popexd import config as settings
     from popexd import logs
+    from popexd.service import Service
 
+    from .daemon import Daemon
     from .worker import Worker
 
     told = settings.load_worker(config)
     logs.configure(told.log.level, told.log.format)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    worker = Worker(told)
-    worker.start()
-    stop.wait()
-    if not worker.stop():
+    if not Service().run(Daemon(Worker(told), config)):
         raise typer.Exit(1)

@@ -108,15 +108,21 @@ class Worker:
         log.info("worker.stopped", answered=not self._thread.is_alive())
         return not self._thread.is_alive()
 
+    @property
+    def status(self) -> str:
+        """The line that `systemctl status` shows."""
+        models = ", ".join(bundle.name for bundle in self._bundles)
+        rejected = sum(self._rejected.values())
+        return f"{self.tier.label} worker of {models}; {self._counts.answered} answered, {rejected} rejected"
+
     # ------------------------------------------------------------------------------------------ the thread
 
     def _serve(self) -> None:
-        interval = self.config.metrics.interval_seconds
         due = time.monotonic()
         while not self._backlog.done:
             if time.monotonic() >= due:
                 self._report()
-                due = time.monotonic() + interval
+                due = time.monotonic() + self.config.metrics.interval_seconds
             waiting = self._backlog.get(min(1.0, due - time.monotonic()))
             if waiting is not None:
                 self._take(waiting)

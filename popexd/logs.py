@@ -1,8 +1,8 @@
 """Logging: events named `noun.past_verb` with fields, to standard error, in UTC.
 
 On a terminal a line is coloured for people, elsewhere it is `time level event key=value …`, on request JSON. Under
-systemd each line begins with the journal's priority and leaves the time to the journal. A warning that repeats is
-thinned out, and a value whose key names a secret is never written.
+systemd an event goes to the journal with its priority and its fields, which keeps the time itself. A warning that
+repeats is thinned out, and a value whose key names a secret is never written.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, Literal, TextIO, cast
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from popexd.journal import JournalLogger, prefixed
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
 
@@ -28,8 +30,6 @@ WINDOW_SECONDS = 60.0
 
 _SECRET_KEY = re.compile(r"password(?!_file)|passphrase|secret|token|credential|private_key", re.IGNORECASE)
 _SECRET_IN_URL = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
-# systemd's journal reads a leading <N> as syslog priority; see sd-daemon(3).
-_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
 def configure(level: Level = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002 the configuration's own word
@@ -38,9 +38,14 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     journal = _is_journal(stream)
     coloured = not journal and (format == "console" or (format == "auto" and stream.isatty()))
     final: list[Processor] = [_renderer(format, coloured)]
+    factory: Callable[..., WrappedLogger] = structlog.WriteLoggerFactory(file=stream)
     if coloured:
         final.insert(0, _printable)
-    if journal:
+    if journal and format != "json":
+        final = [_entry]
+        native = JournalLogger(stream)
+        factory = lambda *_: native  # noqa: E731 a factory is what structlog asks for
+    elif journal:
         final.append(_with_priority)
     else:
         final.insert(0, structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"))
@@ -54,7 +59,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
             *final,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        logger_factory=factory,
         cache_logger_on_first_use=False,
     )
     # Libraries log sentences, not events; below a warning they are of no use to an operator.
@@ -167,9 +172,19 @@ def _printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventD
 
 
 def _with_priority(_logger: WrappedLogger, method: str, rendered: Any) -> str:
-    line = str(rendered)
-    priority = _PRIORITIES.get("error" if method == "exception" else method, 6)
-    return "\n".join(f"<{priority}>{part}" for part in line.split("\n"))
+    return prefixed(str(rendered), _level(method))
+
+
+def _entry(
+    logger: WrappedLogger, method: str, event: EventDict
+) -> tuple[tuple[str, str, dict[str, Any]], dict[str, Any]]:
+    """Return the arguments of `JournalLogger`: the line for people, the priority's name, the fields by themselves."""
+    fields = {key: value for key, value in event.items() if key not in {"level", "exception"}}
+    return (_plain(logger, method, event), _level(method), fields), {}
+
+
+def _level(method: str) -> str:
+    return "error" if method == "exception" else method
 
 
 def _without_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -36,6 +36,9 @@ FLOORS = {
     "popexd.coordinator": 2,
     "popexd.simulation": 2,
     "popexd.config": 3,
+    "popexd.changes": 3,
+    "popexd.service": 3,
+    "popexd.journal": 3,
     "popexd.logs": 3,
     "popexd.bus": 3,
     "popexd.runtime": 3,
@@ -48,7 +51,10 @@ FLOORS = {
 # Besides the floors: what these may import of ours at most.
 BESIDES = {
     "popexd.errors": (),
-    "popexd.logs": (),
+    "popexd.logs": ("popexd.journal",),
+    "popexd.journal": (),
+    "popexd.service": ("popexd.errors", "popexd.logs"),
+    "popexd.changes": ("popexd.config",),
     "popexd.complaints": (),
     "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol", "popexd.solvers"),
     "popexd.bundle": ("popexd.errors", "popexd.plan", "popexd.profile", "popexd.validation", "popexd.protocol"),

@@ -70,6 +70,7 @@ class Coordinator:
             ev.SpeedMeasured: self.world.speed_measured,
             ev.RequestReceived: self._request_received,
             ev.RequestRejected: self._request_rejected,
+            ev.Reconfigured: self._reconfigured,
             ev.Due: self._due,
             ev.Wakeup: lambda _event, _now: None,
             ev.Drain: lambda _event, _now: self.flow.drain(),
@@ -135,6 +136,14 @@ class Coordinator:
             "network": {"device": self.world.uplink.link},
             "plan_id": decision.plan_id if decision is not None else None,
         }
+
+    def _reconfigured(self, event: ev.Reconfigured, now: float) -> None:
+        chosen: Settings = event.settings
+        self.world.planner.settings = chosen.planner
+        self.world.uplink.configure(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.quantile)
+        self.statistics.window_seconds = chosen.metrics_window_seconds
+        self.world.notice("settings.changed", source="configuration")
+        self.world.consider("configuration", now, urgent=True)
 
     def _reply_rejected(self, event: ev.ReplyRejected, _now: float) -> None:
         self.statistics.replies_rejected[event.reason] += 1

@@ -160,6 +160,13 @@ class RequestRejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """The configuration was read again; `settings` are the brain's, as they are to be from now on."""
+
+    settings: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Due:
     """The schedule says that something is due: `probe`, `replan` or `metrics`."""
 
@@ -191,6 +198,7 @@ Event = (
     | SpeedMeasured
     | RequestReceived
     | RequestRejected
+    | Reconfigured
     | Due
     | Wakeup
     | Drain

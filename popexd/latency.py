@@ -10,6 +10,10 @@ POPEX's closed form (Pacheco & Couto, ISCC 2020, arXiv 2005.04099):
 What crosses is paid once per tensor and hop, however many layers read it; a frame pays one round trip per hop it
 crosses. What the edge only relays keeps its encoding. A tensor for the cloud leaves the device when the device is done,
 also over a direct link. The answer's own bytes go back the way the frame came, at the same rates.
+
+Where links jitter, the time of a way that crosses them is spread about its mean by a logistic law, whose tails are
+longer than the normal law's as those of queues are, and whose variance is the sum of theirs; the 95th percentile is
+that of the mixture over the exits.
 """
 
 from __future__ import annotations
@@ -17,6 +21,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from popexd.cut import Crossing, crossings
 from popexd.network import Link, NetworkState
@@ -31,8 +38,9 @@ class Prediction:
 
     Attributes:
         seconds: mean time from the frame to its answer.
-        p95_seconds: time within which 95 of 100 frames are answered, over which exit they take.
+        p95_seconds: time within which 95 of 100 frames are answered, over which exit they take and the links' jitter.
         device_seconds: mean time the device works.
+        device_joules: mean energy of the device's work and sending, above idle.
         bytes: mean number leaving the device.
         bytes_by_hop: mean number per hop (`device`, `edge`, `direct`) on the way up, hops in use only.
         packet_bytes: size of the largest single message, when a frame does cross.
@@ -47,6 +55,7 @@ class Prediction:
     seconds: float
     p95_seconds: float
     device_seconds: float
+    device_joules: float
     bytes: float
     bytes_by_hop: Mapping[str, float]
     packet_bytes: float
@@ -84,6 +93,25 @@ def percentile(times: Iterable[tuple[float, float]], share: float) -> float:
     return last
 
 
+def spread_percentile(means: ArrayLike, shares: ArrayLike, deviations: ArrayLike, share: float) -> NDArray[np.float64]:
+    """Return the time by which `share` of all is done, where each way's time is spread by a logistic law.
+
+    All are [ways, ...] and broadcast; a deviation of zero is a step. By bisection, to the last bits.
+    """
+    mean, weight, deviation = np.broadcast_arrays(
+        *(np.asarray(each, dtype=np.float64) for each in (means, shares, deviations))
+    )
+    reach = 12.0 * deviation.max(axis=0)
+    low, high = mean.min(axis=0) - reach, mean.max(axis=0) + reach
+    steepness = math.pi / (2.0 * math.sqrt(3.0)) / np.where(deviation > 0, deviation, 1.0)
+    for _ in range(70):
+        middle = (low + high) / 2
+        spread = 0.5 + 0.5 * np.tanh((middle - mean) * steepness)
+        done = (weight * np.where(deviation > 0, spread, middle >= mean)).sum(axis=0) >= share - 1e-12
+        low, high = np.where(done, low, middle), np.where(done, middle, high)
+    return np.asarray(high)
+
+
 class _Walk:
     """One frame's way through the tiers: its own clock, and the mean over all frames beside it."""
 
@@ -101,6 +129,8 @@ class _Walk:
         self.packet = 0.0
         self.quality = self.agreement = 1.0
         self.answered: list[tuple[float, float]] = []
+        self.deviations: list[float] = []
+        self.variance = 0.0  # of the clock
         self.right = 0.0
 
     @property
@@ -116,8 +146,11 @@ class _Walk:
         self.answer(max(self.plan.tiers[sink] for sink in self.graph.sinks))
         return Prediction(
             seconds=self.mean,
-            p95_seconds=percentile(self.answered, 0.95),
+            p95_seconds=self.percentile(0.95),
             device_seconds=self.busy.get("device", 0.0),
+            device_joules=self.graph.power.joules(
+                self.busy.get("device", 0.0), self.busy.get("device_link", 0.0) + self.busy.get("direct_link", 0.0)
+            ),
             bytes=self.sent.get("device", 0.0) + self.sent.get("direct", 0.0),
             bytes_by_hop=self.sent,
             packet_bytes=self.packet,
@@ -127,6 +160,13 @@ class _Walk:
             stages=self.busy,
             path_seconds=dict(zip(self.names, (seconds for seconds, _ in self.answered), strict=True)),
         )
+
+    def percentile(self, share: float) -> float:
+        """Time by which `share` of the frames are answered."""
+        if not any(self.deviations):
+            return percentile(self.answered, share)
+        times, shares = zip(*self.answered, strict=True)
+        return float(spread_percentile(times, shares, self.deviations, share))
 
     def spend(self, seconds: float, stage: str | None) -> None:
         """Let the frames that get here take `seconds`, keeping `stage` busy."""
@@ -165,6 +205,7 @@ class _Walk:
             link = self.link(hop)
             self.spend(link.transfer_seconds(size), f"{hop}_link")
             self.spend(link.round_trip_seconds, None)
+            self.variance += link.jitter_seconds**2
             self.sent[hop] = self.alive * size
             self.packet = max(self.packet, size)
 
@@ -185,6 +226,7 @@ class _Walk:
         share = self.outcomes.shares[self.met]
         back = sum(self.link(hop).transfer_seconds(self.graph.result_bytes) for hop in self.way_back(tier))
         self.answered.append((self.clock + back, share))
+        self.deviations.append(math.sqrt(self.variance))
         self.mean += share * back
         if self.outcomes.correct is not None:
             self.right += self.quality * self.outcomes.correct[self.met]

@@ -19,21 +19,25 @@ class Link:
         round_trip_seconds: paid once by each frame that crosses.
         source: how it was learnt (`given`, `passive`, `probe`, ...).
         measured_at: instant of the measurement, by the caller's clock.
+        jitter_seconds: standard deviation of a crossing's time; moves the 95th percentile, not the mean.
 
     Raises:
-        InputError: the rate is not positive and finite, or the round trip is negative or not finite.
+        InputError: the rate is not positive and finite, or another figure is negative or not finite.
     """
 
     bits_per_second: float
     round_trip_seconds: float = 0.0
     source: str = "given"
     measured_at: float | None = None
+    jitter_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bits_per_second) and self.bits_per_second > 0):
             raise InputError(f"link: bits_per_second is {self.bits_per_second:g}, expected a positive number")
-        if not (math.isfinite(self.round_trip_seconds) and self.round_trip_seconds >= 0):
-            raise InputError(f"link: round_trip_seconds is {self.round_trip_seconds:g}, expected zero or more")
+        for name in ("round_trip_seconds", "jitter_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise InputError(f"link: {name} is {value:g}, expected zero or more")
 
     def transfer_seconds(self, size_bytes: float) -> float:
         """Seconds that `size_bytes` take, without the round trip."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from popexd.errors import ProfileError
 from popexd.plan import ExitChoice, Plan, Tier
+from popexd.power import Power
 from popexd.validation import DEFAULT_THRESHOLD, FINAL, Independent, Outcomes, Validation
 
 INPUT = "input"
@@ -74,6 +75,7 @@ class LayerGraph:
         result_bytes: size of the answer on its way back.
         validation: the per-sample table; with it exit shares are counted jointly, and `probability` is not used.
         thresholds: confidence from which each branch answers.
+        power: what the device draws.
 
     Raises:
         ProfileError: not a DAG, unknown or duplicate names, numbers out of range, times for a tier on some layers only.
@@ -88,6 +90,7 @@ class LayerGraph:
     result_bytes: float = 0.0
     validation: Validation | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    power: Power = field(default_factory=Power)
 
     def __post_init__(self) -> None:
         _check_numbers(self)

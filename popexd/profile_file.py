@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from popexd.errors import InputError, ProfileError
 from popexd.plan import Tier
+from popexd.power import Power
 from popexd.profile import CodecCost, Exit, Layer, LayerGraph
 from popexd.validation import Validation
 
@@ -149,6 +151,7 @@ class _Fields:
             result_bytes=self.number("result_bytes", 0.0),
             validation=self.inner("joint").validation() if "joint" in self.data else None,
             thresholds={name: value for name, value in thresholds.items() if value is not None},
+            power=self.inner("power").power(),
         )
 
     def layer(self) -> Layer:
@@ -156,6 +159,12 @@ class _Fields:
 
     def exit(self) -> Exit:
         return Exit(self.text("name"), self.text("after"), self.times("seconds"), self.number("probability", 0.0))
+
+    def power(self) -> Power:
+        usual = Power()
+        return Power(
+            self.number("compute_watts", usual.compute_watts), self.number("transmit_watts", usual.transmit_watts)
+        )
 
     def validation(self) -> Validation:
         confidence, correct = self.inner("confidence"), self.inner("correct")
@@ -221,6 +230,8 @@ def graph_to_json(graph: LayerGraph) -> dict[str, Any]:
         data["input_seconds"] = _labelled(graph.input_seconds)
     if graph.result_bytes:
         data["result_bytes"] = graph.result_bytes
+    if graph.power != Power():
+        data["power"] = asdict(graph.power)
     if graph.validation is not None:
         data["joint"] = _validation_to_json(graph.validation)
     return data

@@ -21,6 +21,7 @@ SOURCES = ("popexd", "agent", "cloud_worker", "broker")
 FLOORS = {
     "popexd.errors": 0,
     "popexd.plan": 0,
+    "popexd.power": 0,
     "popexd.cut": 0,
     "popexd.profile": 0,
     "popexd.profile_file": 0,
@@ -37,6 +38,7 @@ FLOORS = {
     "popexd.simulation": 2,
     "popexd.config": 3,
     "popexd.changes": 3,
+    "popexd.backoff": 3,
     "popexd.service": 3,
     "popexd.journal": 3,
     "popexd.logs": 3,
@@ -53,7 +55,8 @@ BESIDES = {
     "popexd.errors": (),
     "popexd.logs": ("popexd.journal",),
     "popexd.journal": (),
-    "popexd.service": ("popexd.errors", "popexd.logs"),
+    "popexd.backoff": (),
+    "popexd.service": ("popexd.backoff", "popexd.errors", "popexd.logs"),
     "popexd.changes": ("popexd.config",),
     "popexd.complaints": (),
     "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol", "popexd.solvers"),
@@ -63,6 +66,7 @@ BESIDES = {
 # Who may import what is not ours. numpy is everyone's.
 DOORS = {
     "apscheduler": ("agent.schedule",),
+    "cryptography": ("broker.authority", "popexd.cli.doctor.certificates"),
     "cv2": ("popexd.cli.sources",),
     "networkx": ("popexd.solvers",),
     "onnx": ("popexd.training",),
@@ -79,6 +83,7 @@ DOORS = {
     ),
     "pydantic_settings": ("popexd.config",),
     "rich": ("popexd.cli", "popexd.lab", "popexd.training", "agent.cli", "cloud_worker.cli", "broker.cli"),
+    "scipy": ("popexd.solvers",),
     "safetensors": ("popexd.protocol", "popexd.training"),
     "speedtest": ("agent.probes",),
     "structlog": ("popexd.logs",),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from popexd.errors import InputError
 from popexd.latency import Prediction, predict
 from popexd.network import Link, NetworkState
 from popexd.plan import ExitChoice, Plan, Tier
@@ -246,3 +248,45 @@ def test_any_dag_on_three_tiers_by_definition(seed: int) -> None:
             expected += sum(link.transfer_seconds(graph.output_bytes(p)) for p in points) + link.round_trip_seconds
 
     assert predict(Plan(tiers), graph, network).seconds == pytest.approx(expected, rel=1e-12)
+
+
+def test_jitter_moves_the_percentile_and_not_the_mean() -> None:
+    """One link, everything shipped: the 95th percentile of the logistic law lies 1.6234 deviations above the mean."""
+    graph = toy(10, 0)
+    calm, restless = (NetworkState(Link(8e6, jitter_seconds=jitter)) for jitter in (0.0, 0.010))
+    steady, spread = (predict(cut_plan(graph, 0), graph, network) for network in (calm, restless))
+
+    assert spread.seconds == steady.seconds == steady.p95_seconds
+    assert spread.p95_seconds == pytest.approx(steady.p95_seconds + 1.6234 * 0.010, abs=1e-6)
+
+
+def test_jitter_of_two_hops_adds_up_as_variances() -> None:
+    """3 and 4 make 5; what stays on the device is not touched."""
+    network = NetworkState(Link(8e6, jitter_seconds=0.003), Link(80e6, jitter_seconds=0.004))
+    calm, restless = price((DEVICE, EDGE, CLOUD), RELAYED), price((DEVICE, EDGE, CLOUD), network)
+    waits = RELAYED.links["device"].round_trip_seconds + RELAYED.links["edge"].round_trip_seconds
+
+    assert restless.p95_seconds == pytest.approx(calm.p95_seconds - waits + 1.6234 * 0.005, abs=1e-6)
+    assert price((DEVICE, DEVICE, DEVICE), network).p95_seconds == price((DEVICE,) * 3, network).seconds
+
+
+def test_jitter_is_mixed_over_the_exits() -> None:
+    """By simulation: half leave at a branch at a fixed time, half cross a restless link."""
+    numbers = random.Random(0)
+    found = price((DEVICE, CLOUD, CLOUD), NetworkState(Link(8e6, jitter_seconds=0.02)), "b1")
+    scale = 0.02 * 3**0.5 / math.pi
+    times = []
+    for _ in range(200_000):
+        share = numbers.random()
+        spread = scale * math.log(share / (1 - share))
+        left = numbers.random() < 0.5
+        times.append(found.path_seconds["b1"] if left else found.path_seconds["final"] + spread)
+
+    assert found.p95_seconds == pytest.approx(sorted(times)[190_000], rel=0.01)
+
+
+@pytest.mark.parametrize("jitter", [-1.0, float("nan")])
+def test_senseless_jitter_is_refused(jitter: float) -> None:
+    """One line."""
+    with pytest.raises(InputError, match=r"link: jitter_seconds is .*, expected zero or more"):
+        Link(1e6, jitter_seconds=jitter)

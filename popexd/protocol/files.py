@@ -61,6 +61,13 @@ class JointForm(Form):
     weights: list[float] | None = None
 
 
+class PowerForm(Form):
+    """What the device draws above idle."""
+
+    compute_watts: Annotated[float, Field(ge=0)] = 3.5
+    transmit_watts: Annotated[float, Field(ge=0)] = 1.0
+
+
 class ProfileFile(Payload):
     """A layer profile: input of `popexd plan`, `compare` and `simulate`."""
 
@@ -73,6 +80,7 @@ class ProfileFile(Payload):
     result_bytes: Annotated[float, Field(ge=0)] = 0.0
     codecs: dict[str, dict[str, CodecForm]] = Field(default_factory=dict, description="by 'input' or layer, and codec")
     joint: JointForm | None = None
+    power: PowerForm | None = None
 
 
 class TensorForm(Form):

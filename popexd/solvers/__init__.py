@@ -21,7 +21,15 @@ __all__ = ["MODES", "NAMES", "OBJECTIVES", "Problem", "Solution", "solve", "solv
 
 _FUNCTIONS = {
     "brute-force": "popexd.solvers.brute_force:brute_force",
+    "dads": "popexd.solvers.dads:dads",
+    "dads-heavy": "popexd.solvers.dads:dads_heavy",
+    "ddnn": "popexd.solvers.ddnn:ddnn",
+    "edgent": "popexd.solvers.edgent:edgent",
+    "exact": "popexd.solvers.exact:exact",
+    "hpa": "popexd.solvers.hpa:hpa",
     "joint": "popexd.solvers.joint:joint",
+    "neurosurgeon": "popexd.solvers.neurosurgeon:neurosurgeon",
+    "popex-optional": "popexd.solvers.optional_branches:optional_branches",
     "shortest-path": "popexd.solvers.shortest_path:shortest_path",
 }
 

@@ -117,6 +117,8 @@ class _Pricing:
             seconds=seconds,
             p95_seconds=self.percentile(0.95) if self.problem.objective == "p95" else seconds,
             device_seconds=stages["device"],
+            device_joules=self.problem.graph.power.compute_watts * stages["device"]
+            + self.problem.graph.power.transmit_watts * (stages["device_link"] + stages["direct_link"]),
             bytes=left_device * rows.bytes,
             packet_bytes=rows.packet,
             bottleneck_seconds=np.maximum.reduce(list(stages.values())),

@@ -17,6 +17,12 @@ OBJECTIVES = ("seconds", "p95", "bytes", "device_seconds", "throughput")
 """What can be minimised: mean seconds, their 95th percentile, mean bytes leaving the device, mean seconds of work on
 the device; `throughput` minimises the busiest stage."""
 
+TARGETS = (*OBJECTIVES, "device_joules")
+"""Those of the daemon, and the energy of the device's work and sending (Neurosurgeon)."""
+
+THRESHOLDS = (0.6, 0.75, 0.85, 0.95)
+"""The grid on which thresholds are swept where nothing else is asked for."""
+
 MODES = ("auto", "device", "edge", "cloud")
 
 
@@ -29,7 +35,7 @@ class Problem:
         network: the links.
         min_accuracy: expected accuracy of the answers, at least; needs the profile's validation table.
         deadline_seconds: expected seconds, at most (their 95th percentile where that is the objective).
-        objective: one of `OBJECTIVES`.
+        objective: one of `TARGETS`.
         codecs: names that may be used; None allows all that the profile has.
         min_agreement: share of offloaded frames whose answer the codecs must leave as it was.
         max_packet_bytes: largest single message, at most.
@@ -37,6 +43,9 @@ class Problem:
         mode: `auto`, or the tier at which every frame is to be finished: neither a branch nor the network's end
             answers anywhere else. `device` keeps everything there; `cloud` runs no branch at all, but layers
             before the cut may still run on the device.
+        thresholds: None takes each branch's threshold as the profile gives it; with a grid, `joint` and `brute-force`
+            choose each running branch's threshold from it and the branch's own. Needs the validation table.
+        frames_per_second: rate that every stage must keep up with; DADS's Q.
 
     Raises:
         InputError: an objective, mode or number that makes no sense.
@@ -52,10 +61,12 @@ class Problem:
     max_packet_bytes: float | None = None
     tiers: frozenset[Tier] = frozenset(Tier)
     mode: str = "auto"
+    thresholds: tuple[float, ...] | None = None
+    frames_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        if self.objective not in OBJECTIVES:
-            raise InputError(f"objective: {self.objective!r}, expected one of: {', '.join(OBJECTIVES)}")
+        if self.objective not in TARGETS:
+            raise InputError(f"objective: {self.objective!r}, expected one of: {', '.join(TARGETS)}")
         if self.mode not in MODES:
             raise InputError(f"mode: {self.mode!r}, expected one of: {', '.join(MODES)}")
         for name, value, upper in (
@@ -63,6 +74,8 @@ class Problem:
             ("deadline_seconds", self.deadline_seconds, math.inf),
             ("min_agreement", self.min_agreement, 1.0),
             ("max_packet_bytes", self.max_packet_bytes, math.inf),
+            ("frames_per_second", self.frames_per_second, math.inf),
+            *(("thresholds", value, math.inf) for value in self.thresholds or ()),
         ):
             if value is not None and not (0 <= value <= upper):
                 expected = "a number in 0..1" if upper == 1 else "a number, zero or more"
@@ -109,6 +122,12 @@ class Problem:
             known = runs and (graph.validation is not None or branch.name in graph.thresholds)
             choices[branch.name] = ExitChoice(runs, graph.threshold(branch.name) if known else None)
         return choices
+
+    def levels(self, branch: Exit) -> tuple[float, ...]:
+        """The thresholds that `branch` may have, rising; just its own where none are swept."""
+        own = self.graph.threshold(branch.name)
+        swept = () if self.graph.validation is None else self.thresholds or ()
+        return tuple(sorted({own, *swept}))
 
     def codec_names(self, point: str) -> tuple[str, ...]:
         """Codecs that may ship what leaves `point`."""

@@ -26,6 +26,7 @@ class Candidates:
     seconds: Column
     p95_seconds: Column
     device_seconds: Column
+    device_joules: Column
     bytes: Column
     packet_bytes: Column
     bottleneck_seconds: Column
@@ -46,6 +47,7 @@ class Candidates:
                 prediction.seconds,
                 prediction.p95_seconds,
                 prediction.device_seconds,
+                prediction.device_joules,
                 prediction.bytes,
                 prediction.packet_bytes,
                 prediction.bottleneck_seconds,
@@ -144,6 +146,9 @@ def _constraints(problem: Problem, table: Candidates) -> list[_Constraint]:
     if problem.max_packet_bytes is not None:
         limit = problem.max_packet_bytes
         found.append(_Constraint("max_packet_bytes", table.packet_bytes, limit, at_least=False, unit=" bytes"))
+    if problem.frames_per_second:
+        limit = 1.0 / problem.frames_per_second
+        found.append(_Constraint("busiest stage", table.bottleneck_seconds, limit, at_least=False, unit=" s"))
     if problem.min_agreement > 0:
         found.append(_Constraint("min_agreement", table.agreement, problem.min_agreement, at_least=True))
     return found

@@ -129,7 +129,7 @@ def test_infeasible_is_a_negative_answer(run: Run, toy: Path, capsys: pytest.Cap
         (("--uplink-mbps", 8, "--exit-probability", "b1=nan"), "--exit-probability: 'b1=nan', expected EXIT=P"),
         (("--uplink-mbps", 8, "--exit-probability", "b7=0.5"), "exit probability: no exit 'b7', expected one of: b1"),
         (("--uplink-mbps", 8, "--gamma", 0), "gamma: 0, expected a positive number"),
-        (("--uplink-mbps", 8, "--solver", "magic"), "solver: 'magic', expected one of: brute-force, joint"),
+        (("--uplink-mbps", 8, "--solver", "magic"), "solver: 'magic', expected one of: brute-force, dads"),
         (("--uplink-mbps", 8, "--objective", "joy"), "objective: 'joy', expected one of: seconds"),
         (
             ("--uplink-mbps", 8, "--min-accuracy", 0.9),

@@ -1,21 +1,35 @@
-"""`popexd broker`: render Mosquitto's configuration, or run it."""
+"""`popexd broker`: render Mosquitto's configuration, or run it; `admission` says who is let in."""
 
 from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, cast
+from typing import Annotated, cast
 
 import typer
 
+from popexd import logs
 from popexd.errors import BusError, ConfigurationError
 
-from .config import BrokerSettings, Role, User, render, render_acl
+from . import admission
+from .access import Role, User, render_acl
+from .accounts import BrokerFolder
+from .config import BrokerSettings, is_loopback, render
 from .process import Broker, last_words, write_private
+from .service import Service
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Mosquitto, configured for popexd.")
+for name, command in (
+    ("init", admission.init),
+    ("add", admission.add),
+    ("revoke", admission.revoke),
+    ("renew", admission.renew),
+    ("list", admission.list_accounts),
+):
+    app.command(name)(command)
 
 DEFAULTS = BrokerSettings()
 
@@ -75,8 +89,8 @@ def render_command(
 
 @app.command("run")
 def run_command(
-    host: Host = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 1883,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1, for this machine.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default 1883; 0 takes a free one.")] = None,
     password_file: PasswordFile = None,
     cert_file: CertFile = None,
     key_file: KeyFile = None,
@@ -85,13 +99,20 @@ def run_command(
     max_packet_bytes: PacketBytes = DEFAULTS.max_packet_bytes,
     user: Users = None,
     folder: Annotated[
-        Path | None, typer.Option(help="For the configuration and the log; default: a temporary one.")
+        Path | None,
+        typer.Option(help="Where `init` was done; else for configuration and log. Default: a temporary one."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as a JSON object.")] = False,
 ) -> int:
     """Run Mosquitto until it ends or a signal comes; the first line says where it listens."""
+    place = BrokerFolder(folder) if folder is not None else None
+    if place is not None and place.initialised:
+        if any((host, password_file, cert_file, key_file, ca_file, user)):
+            raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
+        logs.configure()
+        return _until_signalled(Service(place, port), as_json)
     settings = BrokerSettings(
-        host=host,
+        host=host or "127.0.0.1",
         websockets_port=websockets_port,
         password_file=_absolute(password_file),
         ca_file=_absolute(ca_file),
@@ -99,11 +120,42 @@ def run_command(
         key_file=_absolute(key_file),
         max_packet_bytes=max_packet_bytes,
     )
-    broker = Broker(port=port, folder=folder, settings=settings, users=parse_users(user or []))
+    if cert_file is None and not is_loopback(settings.host) and password_file is not None:
+        print("popexd: without --cert-file passwords and pictures can be read on the way", file=sys.stderr)
+    broker = Broker(1883 if port is None else port, folder, settings, parse_users(user or []))
+    return _until_signalled(Plain(broker), as_json)
+
+
+class Plain:
+    """A broker as the options describe it: nothing to follow."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+
+    def start(self) -> None:
+        """Run Mosquitto."""
+        self.broker.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self.broker.stop()
+
+    def serve(self) -> None:
+        """Wait for its end. Raises BusError."""
+        status = self.broker.wait()
+        raise BusError(f"mosquitto ended with status {status}: {last_words(self.broker.log)}")
+
+
+def _until_signalled(service: Service | Plain, as_json: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
+    signal.signal(signal.SIGHUP, lambda *_: service.broker.reload())
     try:
-        _serve(broker, as_json)
+        service.start()
+        broker = service.broker
+        place = {"host": broker.host, "port": broker.port}
+        print(json.dumps(place) if as_json else f"mosquitto listens on {broker.host}:{broker.port}", flush=True)
+        service.serve()
     except BusError as error:
         if "in use" not in str(error):
             raise
@@ -111,15 +163,8 @@ def run_command(
     except _Signalled:
         return 0
     finally:
-        broker.stop()
-
-
-def _serve(broker: Broker, as_json: bool) -> NoReturn:
-    broker.start()
-    place = {"host": broker.host, "port": broker.port}
-    print(json.dumps(place) if as_json else f"mosquitto listens on {broker.host}:{broker.port}", flush=True)
-    status = broker.wait()
-    raise BusError(f"mosquitto ended with status {status}: {last_words(broker.log)}")
+        service.stop()
+    return 0
 
 
 def parse_users(words: list[str]) -> tuple[User, ...]:

@@ -1,4 +1,4 @@
-"""Mosquitto's configuration and access list, rendered from settings and from the topic table.
+"""Mosquitto's configuration, rendered from settings.
 
 Refused rather than rendered: a broker that strangers can reach and that asks for no password.
 """
@@ -6,29 +6,17 @@ Refused rather than rendered: a broker that strangers can reach and that asks fo
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from popexd.errors import ConfigurationError
-from popexd.protocol.topics import TABLE, checked_name
 
-Role = Literal["agent", "worker", "camera", "monitor", "operator"]
-ROLES: tuple[Role, ...] = ("agent", "worker", "camera", "monitor", "operator")
-ACCESS: tuple[str, ...] = ("write", "read")
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """A name in the password file and what it is for.
-
-    An agent is named as its device, a worker as in its configuration: their topics carry that name.
-    """
-
-    name: str
-    role: Role
+# Forward secrecy and authenticated encryption only. The names of TLS 1.2 and 1.3 are OpenSSL's, best first.
+CIPHERS = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+    "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
+)
+CIPHERS_TLS_1_3 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +24,8 @@ class BrokerSettings:
     """What the rendered configuration can differ in.
 
     `max_packet_bytes` leaves room for a camera frame of the agent's default limit, written as base64 in JSON.
-    `max_queued_messages` bounds what waits for one slow client, at QoS 0 too. `extra_lines` are appended as they are,
+    `max_queued_messages` bounds what waits for one slow client, at QoS 0 too. `audited` logs every packet, for
+    `broker.audit` to pick the refusals from. `extra_lines` are appended as they are,
     before the listeners; of an option given twice Mosquitto takes the last.
     """
 
@@ -48,6 +37,8 @@ class BrokerSettings:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    crl_file: Path | None = None
+    audited: bool = False
     max_packet_bytes: int = 16_777_216
     max_queued_messages: int = 1_000
     max_queued_bytes: int = 33_554_432
@@ -82,6 +73,7 @@ def render(settings: BrokerSettings) -> str:
         "log_type warning",
         "log_type notice",
         "log_type information",
+        *(("log_type subscribe", "log_type debug") if settings.audited else ()),
         *settings.extra_lines,
         "",
         *_listener(settings, settings.port),
@@ -122,44 +114,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def render_acl(users: Iterable[User], site: str | None = None) -> str:
-    """Return the text of an access list: each user may do what the topic table grants its role, and nothing else.
-
-    Args:
-        users: whom to grant what.
-        site: the only site they may touch; None for any.
-
-    Raises:
-        ConfigurationError: a name that cannot be part of a topic, or an unknown role.
-
-    """
-    blocks = ["# Rendered by `popexd broker render` from the topic table. Who is not named here may do nothing."]
-    for user in users:
-        if user.role not in ROLES:
-            raise ConfigurationError(f"user {user.name}: role {user.role!r}, expected one of {', '.join(ROLES)}")
-        checked_name(user.name, "user")
-        blocks.append("\n".join([f"# {user.role}", f"user {user.name}", *grants(user, site)]))
-    return "\n\n".join(blocks) + "\n"
-
-
-def grants(user: User, site: str | None = None) -> list[str]:
-    """Return the access lines of one user, each `topic read|write <filter>`, without repetitions."""
-    own = {"agent": "device", "worker": "worker"}.get(user.role)
-    levels = {"site": site, own: user.name}
-    lines = []
-    for rule in TABLE:
-        topic_filter = re.sub(r"\{(\w+)\}", lambda level: levels.get(level[1]) or "+", rule.pattern)
-        for access, roles in (("write", rule.writers), ("read", rule.readers)):
-            if user.role in roles:
-                lines.append(f"topic {access} {topic_filter}")
-    return list(dict.fromkeys(lines))
-
-
 def _listener(settings: BrokerSettings, port: int) -> list[str]:
     lines = [f"listener {port} {settings.host}"]
-    lines += [*_option("certfile", settings.cert_file), *_option("keyfile", settings.key_file)]
+    if settings.cert_file is not None:
+        lines += [*_option("certfile", settings.cert_file), *_option("keyfile", settings.key_file)]
+        lines += ["tls_version tlsv1.2", f"ciphers {CIPHERS}", f"ciphers_tls1.3 {CIPHERS_TLS_1_3}"]
     if settings.ca_file is not None:
         lines += [*_option("cafile", settings.ca_file), "require_certificate true"]
+        lines += _option("crlfile", settings.crl_file)
     return lines
 
 

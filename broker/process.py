@@ -14,18 +14,21 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from popexd.errors import BusError, ConfigurationError
 
-from .config import BrokerSettings, User, check, render, render_acl
+from .access import User, render_acl
+from .config import BrokerSettings, check, render
 
-_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # a user's PATH often lacks them
+SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # a user's PATH often lacks them
 _START_SECONDS = 10.0
 _STOP_SECONDS = 5.0
+_LOG_BYTES = 5_000_000
 
 
 def find_mosquitto() -> str:
@@ -35,7 +38,7 @@ def find_mosquitto() -> str:
         ConfigurationError: it is not installed.
 
     """
-    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
     found = shutil.which("mosquitto", path=path)
     if found is None:
         raise ConfigurationError("mosquitto: not found, expected the package 'mosquitto' to be installed")
@@ -50,6 +53,7 @@ class Broker:
         folder: for the configuration and the log; None for a temporary one that goes with `stop`.
         settings: all the rest; its port is not used.
         users: who may do what, written to an access list; none for everybody everything.
+        reader: is shown each line of Mosquitto's log and returns what to keep of it; called on a thread of its own.
 
     """
 
@@ -59,10 +63,12 @@ class Broker:
         folder: Path | None = None,
         settings: BrokerSettings | None = None,
         users: tuple[User, ...] = (),
+        reader: Callable[[str], str | None] | None = None,
     ) -> None:
         self.port = port
         self.settings = settings or BrokerSettings()
         self.users = users
+        self._reader = reader
         self._any_port = port == 0
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -138,9 +144,18 @@ class Broker:
         """End a pause."""
         self._signal(signal.SIGCONT)
 
-    def wait(self) -> int:
-        """Wait until the child ends; returns its exit status."""
-        return 0 if self._process is None else self._process.wait()
+    def reload(self) -> None:
+        """Let it read passwords, access list and certificates again; who is no longer welcome is thrown out."""
+        self._signal(signal.SIGHUP)
+
+    def wait(self, seconds: float | None = None) -> int | None:
+        """Wait until the child ends; returns its exit status, None if it has not ended within `seconds`."""
+        if self._process is None:
+            return 0
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
 
     def __enter__(self) -> Self:
         self.start()
@@ -163,10 +178,13 @@ class Broker:
             self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
                 [*_dying_with_us(), program, "-c", str(configuration)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=subprocess.PIPE if self._reader else log,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if self._reader is not None and self._process.stdout is not None:
+            copying = (self._process.stdout, log_file, self._reader)
+            threading.Thread(target=_copy, args=copying, name="mosquitto-log", daemon=True).start()
         deadline = time.monotonic() + _START_SECONDS
         while not (b" running" in log_file.read_bytes()[begin:] and _accepts(self.settings.host, self.port)):
             if not self.running or time.monotonic() > deadline:
@@ -221,6 +239,20 @@ def last_words(log: str) -> str:
     """Return the line of a log that says best why Mosquitto ended, without its time stamp."""
     lines = [re.sub(r"^\d+: ", "", line) for line in log.strip().splitlines()] or ["no output"]
     return next((line for line in reversed(lines) if line.startswith("Error")), lines[-1])
+
+
+def _copy(stream: IO[bytes], log_file: Path, reader: Callable[[str], str | None]) -> None:
+    """Write down what is worth keeping; Mosquitto would wait if nobody read, so nothing stops this but its end."""
+    with stream:
+        for line in stream:
+            kept = reader(line.decode(errors="replace"))
+            if kept is None:
+                continue
+            with contextlib.suppress(OSError):  # a full disk must not stop the broker
+                if log_file.exists() and log_file.stat().st_size > _LOG_BYTES:
+                    log_file.replace(log_file.with_suffix(".log.1"))
+                with log_file.open("a", encoding="utf-8") as log:
+                    log.write(f"{kept}\n")
 
 
 def write_private(path: Path, text: str) -> None:

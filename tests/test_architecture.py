@@ -89,7 +89,7 @@ DOORS = {
     "structlog": ("popexd.logs",),
     "torch": ("popexd.training",),
     "torchvision": ("popexd.training",),
-    "typer": ("popexd.cli", "popexd.lab.demo", "agent.cli", "cloud_worker.cli", "broker.cli"),
+    "typer": ("popexd.cli", "popexd.lab.demo", "agent.cli", "cloud_worker.cli", "broker.cli", "broker.admission"),
     "zstandard": ("popexd.protocol",),
 }
 

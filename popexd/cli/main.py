@@ -41,7 +41,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Run it": {
         "agent": Entry("the daemon on the device: run, check"),
         "worker": Entry("the worker that finishes what agents send: run"),
-        "broker": Entry("Mosquitto's configuration and process: render, run"),
+        "broker": Entry("Mosquitto with accounts and TLS: init, add, revoke, renew, list, render, run"),
     },
     "Use it": {
         "camera": Entry("publish the frames of a folder, a camera or the generator", "popexd.cli.camera:camera"),

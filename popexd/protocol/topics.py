@@ -101,7 +101,9 @@ TABLE: tuple[TopicRule, ...] = (
         0,
         "queue, rate, counts",
     ),
-    TopicRule("popexd-data/{site}/{device}/frames/{camera}", ("camera",), ("agent",), False, 0, "a camera frame"),
+    TopicRule(
+        "popexd-data/{site}/{device}/frames/{camera}", ("camera", "operator"), ("agent",), False, 0, "a camera frame"
+    ),
     TopicRule("popexd-data/{site}/tier/{tier}/{model}", ("agent", "worker"), ("worker",), False, 1, "a tensor message"),
     TopicRule(
         "popexd-data/{site}/tier/edge/{model}/tile",

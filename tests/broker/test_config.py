@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import ROLES, BrokerSettings, User, grants, is_loopback, render, render_acl
+from broker.access import ROLES, User, grants, render_acl
+from broker.config import BrokerSettings, is_loopback, render
 from popexd.bus.topic import matches
 from popexd.errors import ConfigurationError, InputError
 from popexd.protocol.topics import TABLE, DeviceTopics
@@ -77,7 +78,7 @@ def test_each_role_gets_what_the_topic_table_says_and_nothing_else() -> None:
     for role in ROLES:
         granted = grants(User("me", role), site="yard")
         for rule in TABLE:
-            own = {"agent": "{device}", "worker": "{worker}"}.get(role, "nothing")
+            own = {"agent": "{device}", "worker": "{worker}", "camera": "{camera}"}.get(role, "nothing")
             topic = rule.pattern.replace("{site}", "yard").replace(own, "me")
             levels = ["+" if level.startswith("{") else level for level in topic.split("/")]
             for access, roles in (("write", rule.writers), ("read", rule.readers)):

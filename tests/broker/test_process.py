@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.config import BrokerSettings, User
+from broker.access import User
+from broker.config import BrokerSettings
 from broker.process import Broker, find_mosquitto, free_port
 from popexd.bus import Delivery, Will
 from popexd.bus.mqtt import MqttBus, MqttSettings
@@ -84,7 +85,7 @@ def test_a_free_port_taken_meanwhile_is_tried_again(monkeypatch: pytest.MonkeyPa
 def test_a_missing_mosquitto_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the package that brings it."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("broker.process._SYSTEM_FOLDERS", ())
+    monkeypatch.setattr("broker.process.SYSTEM_FOLDERS", ())
 
     with pytest.raises(ConfigurationError, match="expected the package 'mosquitto'"):
         find_mosquitto()
@@ -96,7 +97,7 @@ def test_mosquitto_is_found_outside_a_users_path(monkeypatch: pytest.MonkeyPatch
     folder.mkdir()
     (folder / "mosquitto").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("broker.process._SYSTEM_FOLDERS", (str(folder),))
+    monkeypatch.setattr("broker.process.SYSTEM_FOLDERS", (str(folder),))
 
     assert find_mosquitto() == str(folder / "mosquitto")
 

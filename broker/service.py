@@ -1,0 +1,100 @@
+"""Mosquitto run from a broker's folder: follows its changes, and logs who was refused what."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from popexd.errors import BusError, ConfigurationError
+from popexd.logs import get_logger
+
+from .accounts import BrokerFolder
+from .audit import Audit, by_name
+from .process import Broker, last_words
+
+log = get_logger("broker")
+
+_LOOK_SECONDS = 1.0
+_DAY_SECONDS = 86_400.0
+_SOON = timedelta(days=30)
+
+
+class Service:
+    """The broker of a folder, between `start` and `stop`.
+
+    Args:
+        folder: where `popexd broker init` was done.
+        port: instead of the folder's; 0 takes a free one.
+
+    """
+
+    def __init__(self, folder: BrokerFolder, port: int | None = None) -> None:
+        self._folder = folder
+        register = folder.read()
+        self._audit = Audit(by_name(register.users), register.site)
+        settings = replace(folder.settings(), audited=True, system_user=_owner(folder))
+        self.broker = Broker(
+            register.port if port is None else port, folder.path.absolute(), settings, reader=self._read
+        )
+        self._generation = folder.generation()
+
+    def start(self) -> None:
+        """Run Mosquitto and wait until it accepts connections; see `Broker.start` for what is raised."""
+        self.broker.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self.broker.stop()
+
+    def serve(self) -> None:
+        """Follow the folder until Mosquitto ends.
+
+        Raises:
+            BusError: it did; the text carries its last words.
+
+        """
+        warn_at = time.monotonic()
+        while (status := self.broker.wait(_LOOK_SECONDS)) is None:
+            self.follow()
+            if time.monotonic() >= warn_at:
+                self._warn_of_expiry()
+                warn_at = time.monotonic() + _DAY_SECONDS
+        raise BusError(f"mosquitto ended with status {status}: {last_words(self.broker.log)}")
+
+    def follow(self) -> None:
+        """Let Mosquitto read its files again if they have changed."""
+        generation = self._folder.generation()
+        if generation == self._generation:
+            return
+        try:
+            self._audit.users = by_name(self._folder.read().users)
+        except ConfigurationError as error:
+            log.warning("accounts.unreadable", error=str(error))
+            return
+        self._generation = generation
+        self.broker.reload()
+        log.info("accounts.reloaded", accounts=len(self._audit.users))
+
+    def _read(self, line: str) -> str | None:
+        kept, finding = self._audit.read(line)
+        if finding is not None:
+            (log.warning if finding.refused else log.info)(finding.event, **finding.fields)
+        return kept
+
+    def _warn_of_expiry(self) -> None:
+        for name, end in self._folder.expiring().items():
+            if end - datetime.now(UTC) < _SOON:
+                log.warning("certificate.expires", account=name, at=end.isoformat(), do=f"popexd broker renew {name}")
+
+
+def _owner(folder: BrokerFolder) -> str | None:
+    """Run as whoever owns the folder, where we may choose."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwuid(folder.path.stat().st_uid).pw_name
+    except KeyError as error:
+        raise ConfigurationError(f"{folder.path}: belongs to nobody known here, expected a user's folder") from error

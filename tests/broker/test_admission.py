@@ -1,0 +1,244 @@
+"""`popexd broker init`, `add`, `revoke`, `renew` and `list`, as a person types them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from broker import authority
+from broker.access import User
+from broker.accounts import BrokerFolder, Register
+from popexd.bus.configured import mqtt_settings
+from popexd.bus.mqtt import MqttBus
+from popexd.cli import main
+from popexd.config import load_agent, load_worker
+from popexd.errors import ConfigurationError
+from popexd.protocol.topics import DeviceTopics
+from tests.broker.site import connected, connecting
+from tests.bus.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, "-c", "from popexd.cli import main; main()", "broker"]
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: object) -> Done:
+    """`popexd broker …` to its end, in this process."""
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+        main(["broker", *map(str, words)])
+    return Done(int(ended.value.code or 0), output.getvalue(), errors.getvalue())
+
+
+def done(*words: object) -> str:
+    """The output of a command that succeeds."""
+    process = run(*words)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A broker of this machine, set up, without accounts."""
+    path = tmp_path / "broker"
+    done("init", "--folder", path, "--host", "127.0.0.1", "--name", "127.0.0.1")
+    return path
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """`popexd broker run` of that folder on a free port, which its first line says."""
+    words = ["run", "--folder", str(folder), "--port", "0", "--json"]
+    process = subprocess.Popen([*PROGRAM, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    yield process
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == 0, errors
+
+
+def port_of(process: subprocess.Popen[str]) -> int:
+    """Where it listens."""
+    assert process.stdout is not None
+    return int(json.loads(process.stdout.readline())["port"])
+
+
+def private(path: Path) -> bool:
+    """Tell whether nobody but its owner can read a file, or what is in a folder."""
+    return path.stat().st_mode & 0o077 == 0
+
+
+def test_every_file_is_its_owners_alone(folder: Path) -> None:
+    """Keys above all; a lax umask changes nothing."""
+    before = os.umask(0)
+    try:
+        done("add", "device", "pi", "--folder", folder)
+    finally:
+        os.umask(before)
+
+    assert private(folder)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"authority.key", "server.key", "key.pem", "password", "passwords", "acl"} <= {path.name for path in files}
+    assert all(private(path) for path in files)
+
+
+def test_a_bundle_is_all_one_client_needs_and_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
+    """Its key and password are in the bundle alone; the authority's key is nowhere else."""
+    file = tmp_path / "w1.tar"
+    done("add", "worker", "w1", "--tier", "edge", "--bundle", file, "--at", tmp_path, "--folder", folder)
+
+    assert private(file)
+    assert not (folder / "clients").exists()
+    with tarfile.open(file) as archive:
+        assert all(member.mode & 0o077 == 0 for member in archive)
+        archive.extractall(tmp_path, filter="data")
+    home = tmp_path / "w1"
+    assert {path.name for path in home.iterdir()} == {
+        "authority.pem", "certificate.pem", "key.pem", "password", "popexd.toml",
+    }  # fmt: skip
+    key, password = (home / "key.pem").read_bytes(), (home / "password").read_bytes().strip()
+    for path in folder.iterdir():
+        assert key not in path.read_bytes()
+        assert password not in path.read_bytes()
+    told = load_worker(home / "popexd.toml")
+    assert (told.worker.name, told.worker.tier, told.mqtt.port) == ("w1", "edge", 8883)
+    assert told.mqtt.password() == password.decode()
+
+
+def test_what_a_bundle_says_lets_its_client_in(folder: Path, running: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Unpacked where it was made for, its configuration is one that connects; added while the broker runs."""
+    port = port_of(running)
+    done("add", "device", "pi", "--bundle", tmp_path / "pi.tar", "--at", tmp_path, "--folder", folder)
+    subprocess.run(["tar", "-xpf", tmp_path / "pi.tar", "-C", tmp_path], check=True)
+    told = load_agent(tmp_path / "pi" / "popexd.toml").mqtt.model_copy(update={"port": port})
+
+    with connecting(mqtt_settings(told)) as bus:
+        until(lambda: bus.connected, "the broker to follow its folder")
+        assert told.device == "pi"
+
+
+def test_a_running_broker_throws_out_who_is_revoked_and_says_who_was_refused(
+    folder: Path, running: subprocess.Popen[str]
+) -> None:
+    """By itself, and on standard error."""
+    done("add", "device", "pi", "--folder", folder)
+    done("add", "monitor", "eyes", "--folder", folder)
+    port = port_of(running)
+
+    def bus(name: str) -> MqttBus:
+        told = load_agent(folder / "clients" / name / "popexd.toml").mqtt.model_copy(update={"port": port})
+        return MqttBus(mqtt_settings(told))
+
+    with connected(bus("eyes").settings) as monitor, connected(bus("pi").settings) as agent:
+        monitor.publish(DeviceTopics("site", "pi").state, b"lies", qos=1)
+        done("revoke", "pi", "--folder", folder)
+        until(lambda: not agent.connected, "the end of the connection")
+        assert monitor.connected
+    assert not (folder / "clients" / "pi").exists()
+    running.send_signal(signal.SIGTERM)
+    assert running.stderr is not None
+    words = running.stderr.read()
+    assert "publish.refused" in words
+    assert "user=eyes" in words
+    assert "Traceback" not in words
+
+
+def test_renewing_keeps_the_password(folder: Path) -> None:
+    """A new certificate and key; whoever replaces the files goes on."""
+    done("add", "camera", "gate", "--device", "pi", "--folder", folder)
+    home = folder / "clients" / "gate"
+    before = {path.name: path.read_bytes() for path in home.iterdir()}
+
+    done("renew", "gate", "--days", "90", "--folder", folder)
+    done("renew", "server", "--folder", folder)
+
+    after = {path.name: path.read_bytes() for path in home.iterdir()}
+    assert {name for name in after if after[name] != before[name]} == {"certificate.pem", "key.pem"}
+    left = authority.expires(after["certificate.pem"]) - datetime.now(UTC)
+    assert timedelta(days=89) < left <= timedelta(days=90)
+    rows = {row["name"]: row for row in json.loads(done("list", "--folder", folder, "--json"))}
+    assert (rows["gate"]["role"], rows["gate"]["for"]) == ("camera", "pi")
+    assert rows["server"]["role"] == "server"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("add", "device", "a/b"), "cannot be part of a topic"),
+        (("add", "device", "server"), "is taken"),
+        (("add", "device", "workers"), "reserved"),
+        (("add", "monitor", "pi"), "is taken"),
+        (("add", "worker", "w", "--camera", "c"), "say little of a worker"),
+        (("add", "monitor", "new", "--bundle", "/nowhere/at/all.tar"), "no such folder"),
+        (("revoke", "nobody"), "expected one of: pi"),
+        (("renew", "nobody"), "expected one of: pi"),
+        (("init",), "expected another folder"),
+        (("run", "--host", "0.0.0.0"), "expected no option but --port"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], expected: str) -> None:
+    """With status 2, and nothing is changed."""
+    done("add", "device", "pi", "--folder", folder)
+    before = (folder / "broker.json").read_text()
+
+    process = run(*words, "--folder", folder)
+
+    assert process.returncode == 2
+    assert expected in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert (folder / "broker.json").read_text() == before
+
+
+def test_without_a_broker_set_up_it_says_so(tmp_path: Path) -> None:
+    """Init comes first."""
+    process = run("add", "device", "pi", "--folder", tmp_path)
+
+    assert process.returncode == 2
+    assert "popexd broker init" in process.stderr
+
+
+def test_a_damaged_register_is_told_and_locks_nobody_out(tmp_path: Path) -> None:
+    """One line names the file; what Mosquitto reads was not touched."""
+    folder = BrokerFolder(tmp_path)
+    folder.init(Register("site", "127.0.0.1", 8883, ("127.0.0.1",)))
+    folder.add(User("pi", "agent"))
+    acl = (tmp_path / "acl").read_bytes()
+    for damage in ("", "[]", '{"schema": "popexd/broker/2"}', '{"schema": "popexd/broker/1"}', "[" * 100_000):
+        (tmp_path / "broker.json").write_text(damage)
+        with pytest.raises(ConfigurationError, match=r"broker\.json"):
+            folder.add(User("w1", "worker"))
+        assert (tmp_path / "acl").read_bytes() == acl
+
+
+def test_a_revocation_list_is_always_newer_than_the_one_before() -> None:
+    """OpenSSL takes the newest by whole seconds: two within one second must not tie."""
+    signer = authority.create("popexd test")
+    lists = [authority.revocation_list(signer, [])]
+    for count in range(3):
+        lists.append(authority.revocation_list(signer, range(1, count + 2), lists[-1]))
+
+    from cryptography import x509
+
+    dates = [x509.load_pem_x509_crl(each).last_update_utc for each in lists]
+    assert dates == sorted(set(dates))
+    assert dates[-1] < datetime.now(UTC)
+    ends = x509.load_pem_x509_crl(lists[-1]).next_update_utc
+    assert ends == authority.expires(signer.certificate)

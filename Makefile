@@ -5,6 +5,11 @@
 #   check     ruff and mypy            fix   what ruff can mend
 #   bench     the figures of speed and size
 #   simulate  SEEDS=20000 seeded worlds of agents, workers, links and faults
+#   install   as services of this machine, as root: UNITS=popexd-worker@cloud, WHEELS=dist/wheels
+#   uninstall take them away again; ARGS=--purge the configuration too
+#   wheels    everything an installation without network needs, into dist/wheels
+#   deb       a Debian package of the same, into dist
+#   soak      hours in minutes: four cameras, faults by seed; ARGS="--minutes 60 --seed 7"
 #   docs      write the generated tables of docs/reference.md again
 
 SHELL := /bin/bash
@@ -18,7 +23,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: demo test check fix bench simulate docs mosquitto clean
+.PHONY: demo test check fix bench simulate install uninstall wheels deb soak docs mosquitto clean
 
 demo: $(RUNTIME) mosquitto
 	$(BIN)/popexd demo $(ARGS)
@@ -41,6 +46,21 @@ bench: $(FULL) mosquitto
 SEEDS ?= 20000
 simulate: $(RUNTIME)
 	$(BIN)/popexd simulate --seeds $(SEEDS) $(ARGS)
+
+install:
+	@systemd/install.sh install
+
+uninstall:
+	@systemd/install.sh uninstall $(ARGS)
+
+wheels: $(VENV)/bin/pip
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --constraint constraints.txt --wheel-dir dist/wheels .
+
+deb:
+	@packaging/build-deb.sh
+
+soak: $(FULL) mosquitto
+	$(BIN)/python -m tests.soak $(ARGS)
 
 docs: $(RUNTIME)
 	$(BIN)/python docs/render.py

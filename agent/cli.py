@@ -23,10 +23,14 @@ def run(config: ConfigFile = None) -> None:
     from .daemon import Daemon
     from .runtime import Agent
 
-    told = settings.load_agent(config)
-    logs.configure(told.log.level, told.log.format)
     service = Service()
-    if not service.run(Daemon(Agent(told, on_failure=service.stop), config)):
+
+    def made() -> Daemon:
+        told = settings.load_agent(config)
+        logs.configure(told.log.level, told.log.format)
+        return Daemon(Agent(told, on_failure=service.stop), config)
+
+    if not service.run(made):
         raise typer.Exit(1)
 
 

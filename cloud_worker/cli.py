@@ -27,7 +27,10 @@ def run(
     from .daemon import Daemon
     from .worker import Worker
 
-    told = settings.load_worker(config)
-    logs.configure(told.log.level, told.log.format)
-    if not Service().run(Daemon(Worker(told), config)):
+    def made() -> Daemon:
+        told = settings.load_worker(config)
+        logs.configure(told.log.level, told.log.format)
+        return Daemon(Worker(told), config)
+
+    if not Service().run(made):
         raise typer.Exit(1)

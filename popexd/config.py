@@ -2,7 +2,7 @@
 
 The environment uses `POPEXD_<SECTION>__<KEY>`, for example `POPEXD_MQTT__HOST`. A password is never a value here: it
 is read, when a connection is made, from `password_file` or from systemd's `$CREDENTIALS_DIRECTORY/mqtt_password`
-(`uplink_password` for the uplink). Building a settings object in code reads neither file nor environment.
+(`uplink_password` for the uplink); `mqtt_ca`, `mqtt_cert` and `mqtt_key` there likewise. Building a settings object in code reads neither file nor environment.
 """
 
 from __future__ import annotations
@@ -389,9 +389,10 @@ def _with_credentials(config: Config) -> Config:
     if isinstance(config, AgentConfig) and config.uplink is not None:
         brokers["uplink"] = config.uplink
     for name, broker in brokers.items():
-        credential = Path(folder, f"{name}_password") if folder else None
-        if broker.password_file is None and credential is not None and credential.is_file():
-            brokers[name] = broker.model_copy(update={"password_file": credential})
+        files = {part: Path(folder or "", f"{name}_{part}") for part in ("password", "ca", "cert", "key") if folder}
+        given = {f"{part}_file": path for part, path in files.items() if path.is_file()}
+        absent = {key: path for key, path in given.items() if getattr(broker, key) is None}
+        brokers[name] = broker.model_copy(update=absent)
         try:
             brokers[name].password()
         except ConfigurationError as error:

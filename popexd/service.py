@@ -7,21 +7,25 @@ there is none nothing is sent, and everything else is the same.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from popexd.backoff import Backoff
 from popexd.errors import PopexdError
 from popexd.logs import get_logger
 
 log = get_logger("service")
 
 _LOOK_SECONDS = 5.0
+_SETTLED_SECONDS = 60.0
 _STOP, _RELOAD = "stop", "reload"
 
 
@@ -36,6 +40,8 @@ class Notifier:
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         address = environment.get("NOTIFY_SOCKET", "")
         # A leading @ stands for the null byte of Linux's abstract names, which an environment cannot hold.
+        folder = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+        self.runtime_folder = Path(folder) if folder else None
         self._address = "\0" + address[1:] if address.startswith("@") else address
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         microseconds = environment.get("WATCHDOG_USEC", "")
@@ -116,6 +122,7 @@ class Service:
     def __init__(self, notifier: Notifier | None = None, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._notifier = notifier or Notifier()
         self._monotonic = monotonic
+        self._backoff = Backoff(self._notifier.runtime_folder)
         self._wishes: SimpleQueue[str] = SimpleQueue()  # its put() may interrupt itself, as signals do
         self._told = ""
         self._note = ""
@@ -125,21 +132,45 @@ class Service:
         """Ask the program to end; any thread may."""
         self._wishes.put(_STOP)
 
-    def run(self, program: Program) -> bool:
-        """Run the program to its end; tell whether everything owed was done. For the main thread only."""
+    def run(self, make: Callable[[], Program]) -> bool:
+        """Make the program and run it to its end; tell whether everything owed was done. For the main thread only."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._wishes.put(_STOP))
         signal.signal(signal.SIGHUP, lambda *_: self._wishes.put(_RELOAD))
+        if self._wait():
+            return True
+        program = make()
         program.start()
         self._told = program.status()
         self._notifier.send("READY=1", f"STATUS={self._told}")
         watchdog = Watchdog(program.pulses())
+        settled_at = self._monotonic() + _SETTLED_SECONDS
         while (wish := self._next()) != _STOP:
             if wish == _RELOAD:
                 self._reload(program)
             self._look(program, watchdog)
+            if self._monotonic() >= settled_at:
+                self._backoff.settled()
+                settled_at = math.inf
         self._notifier.send("STOPPING=1", "STATUS=answering what is owed")
-        return program.stop()
+        done = program.stop()
+        if done:
+            self._backoff.settled()
+        return done
+
+    def _wait(self) -> bool:
+        """Wait where the last starts failed; tell whether we were asked to end meanwhile."""
+        seconds = self._backoff.starting()
+        if not seconds:
+            return False
+        self._notifier.send(f"STATUS=the last starts failed, waiting {seconds:.0f} s")
+        give_up_at = self._monotonic() + seconds
+        while (left := give_up_at - self._monotonic()) > 0:
+            with contextlib.suppress(Empty):
+                if self._wishes.get(timeout=left) == _STOP:
+                    self._backoff.settled()
+                    return True
+        return False
 
     def _next(self) -> str | None:
         limit = self._notifier.watchdog_seconds

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from enum import Enum
 
 from popexd.coordinator.events import SendProbe
+from popexd.coordinator.transit import Transit
 from popexd.estimators import ByteBudget, LinkEstimator, LinkSample
 from popexd.network import Link
 from popexd.plan import Tier
@@ -15,14 +16,19 @@ _LARGEST_PROBE = 65_536
 _SMALLEST_PROBE = 2_048
 _PROBE_TIMEOUT_SECONDS = 3.0
 _SUSPECT_AFTER = 2
-"""Unanswered messages in a row, nothing heard in between, until the uplink counts as lost."""
+_SILENCE_SECONDS = 0.6
+"""So many unanswered messages in a row, and nothing heard for so long, make an outage; less is a hiccup."""
+_TELLING_SECONDS = 0.5
+"""An answer that is missing for less may be a hiccup of anything; for more, it tells of the link."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Outstanding:
-    bytes: int
-    sent_at: float
-    alone: bool
+class News(Enum):
+    """What an answer, or its absence, says of the uplink."""
+
+    NONE = "none"
+    CHANGED = "changed"
+    LOST = "lost"
+    RESTORED = "restored"
 
 
 class Uplink:
@@ -36,24 +42,15 @@ class Uplink:
         self.suspect = False
         self.max_packet_bytes: int | None = None
         self.heard_at = float("-inf")
-        self._outstanding: dict[Hashable, _Outstanding] = {}
-        self._cleared_at = float("-inf")
+        self.changed_at = float("-inf")
+        self._transit = Transit()
         self._unanswered = 0
+        self._silent_since = 0.0
         self._sequence = 0
         self._probe: tuple[int, float] | None = None
         self._train: list[int] = []
-        self._sized_at = float("-inf")
         self._backoff_seconds = 0.5
         self._ping_at = float("inf")
-
-    def configure(self, interval_seconds: float, daily_bytes: int, quantile: float) -> None:
-        """Go on with other settings; what was measured stays."""
-        self.interval_seconds = interval_seconds
-        self.estimator.quantile = quantile
-        if daily_bytes != self.budget.daily_bytes:
-            spent = self.budget.spent
-            self.budget = ByteBudget(daily_bytes)
-            self.budget.spent = spent
 
     # ------------------------------------------------------------------------------------------ state
 
@@ -63,9 +60,9 @@ class Uplink:
         return self.connected and not self.suspect
 
     @property
-    def busy(self) -> bool:
-        """Whether a message is out."""
-        return bool(self._outstanding)
+    def probing(self) -> bool:
+        """Whether a probe is out or waits for a gap between messages."""
+        return self._probe is not None or bool(self._train)
 
     @property
     def link(self) -> Link | None:
@@ -73,10 +70,10 @@ class Uplink:
         return self.estimator.link() if self.usable else None
 
     def connection(self, connected: bool, max_packet_bytes: int | None) -> None:
-        """Take in that the uplink's broker was reached or lost; what was outstanding is void."""
+        """Take in that the uplink's broker was reached or lost; what was on its way is void."""
         self.connected = connected
         self.max_packet_bytes = max_packet_bytes
-        self._outstanding.clear()
+        self._transit.clear()
         self._probe = None
         self._train.clear()
         self.suspect = False
@@ -85,70 +82,74 @@ class Uplink:
             self.estimator.reset()
             self._plan_train()
 
+    def too_large(self, message_bytes: int) -> None:
+        """Take in that a message was too large for the broker, whatever limit it had announced."""
+        self.max_packet_bytes = min(self.max_packet_bytes or message_bytes, message_bytes - 1)
+
     def backlog_seconds(self, now: float) -> float:
         """Seconds of transfer that are ahead of a message sent now, by the estimate."""
         link = self.estimator.link()
-        if link is None:
-            return 0.0
-        ahead = sum(8.0 * item.bytes / link.bits_per_second for item in self._outstanding.values())
-        oldest = min((item.sent_at for item in self._outstanding.values()), default=now)
-        return max(0.0, ahead - max(0.0, now - max(oldest, self._cleared_at)))
+        return 0.0 if link is None else self._transit.backlog_seconds(link.bits_per_second, now)
 
     # ------------------------------------------------------------------------------------------ samples
 
     def sent(self, key: Hashable, message_bytes: int, now: float) -> None:
         """Take in that a message left."""
-        self._outstanding[key] = _Outstanding(message_bytes, now, not self._outstanding)
+        self._transit.sent(key, message_bytes, now)
+
+    def delivered(self, key: Hashable, now: float) -> None:
+        """Take in that the broker has a message: it has crossed, whenever it is answered."""
+        self._transit.crossed(key, now - self.estimator.round_trip_seconds)
 
     def abandoned(self, key: Hashable) -> None:
-        """Take in that a message never left or will never be answered through no fault of the link."""
-        self._outstanding.pop(key, None)
+        """Take in that a message never left."""
+        self._transit.abandoned(key)
 
-    def returned(self, key: Hashable, far_seconds: float, now: float, source: str = "passive") -> bool:
-        """Take in the answer to a message; tell whether the link has changed.
-
-        The link serves one message after the other, so a message's own time starts when the one before it was through.
-        """
-        was_suspect = self.suspect
+    def returned(self, key: Hashable, far_seconds: float, now: float, source: str = "passive") -> News:
+        """Take in the answer to a message."""
+        size = self._transit.bytes_of(key)
+        seconds = self._transit.returned(key, far_seconds, self.estimator.round_trip_seconds, now)
         self.heard_at = now
         self._unanswered = 0
-        self.suspect = False
-        item = self._outstanding.pop(key, None)
-        if item is None:
-            return was_suspect
-        started = item.sent_at if item.alone else max(item.sent_at, self._cleared_at)
-        seconds = now - far_seconds - started
-        self._cleared_at = max(self._cleared_at, now - far_seconds - self.estimator.round_trip_seconds)
-        if was_suspect:
+        if self.suspect:
             # It crossed an outage: it tells that the link is back, not how fast it is.
+            self.suspect = False
             self.estimator.reset()
             self._plan_train()
-            return True
-        changed = self.estimator.add(LinkSample(item.bytes, seconds, now, source))
-        if item.bytes >= _SMALLEST_PROBE:
-            self._sized_at = now
-        return changed
+            return News.RESTORED
+        if size is None or seconds is None:
+            return News.NONE
+        changed = self.estimator.add(LinkSample(size, seconds, now, source))
+        if self.estimator.in_doubt:
+            self.order_probe()
+        return self._noted(changed, now)
 
-    def timed_out(self, key: Hashable, now: float) -> bool:
-        """Take in that a message was not answered in time; tell whether the link has changed."""
-        item = self._outstanding.pop(key, None)
-        if item is None:
-            return False
-        self._cleared_at = max(self._cleared_at, now - self.estimator.round_trip_seconds)
-        if self.heard_at >= item.sent_at:
-            return False
-        changed = self.estimator.add_unanswered(LinkSample(item.bytes, now - item.sent_at, now))
+    def _noted(self, changed: bool, now: float) -> News:
+        if changed:
+            self.changed_at = now
+        return News.CHANGED if changed else News.NONE
+
+    def timed_out(self, key: Hashable, now: float) -> News:
+        """Take in that a message was not answered in time."""
+        size = self._transit.bytes_of(key)
+        given_up = self._transit.give_up(key, now)
+        if size is None or given_up is None:
+            return News.NONE
+        sent_at, crossing_seconds = given_up
+        if self.heard_at >= sent_at:
+            return News.NONE
+        if self._unanswered == 0:
+            self._silent_since = sent_at
         self._unanswered += 1
-        if self._unanswered >= _SUSPECT_AFTER and not self.suspect:
-            self._suspect(now)
-            return True
-        return changed
+        if not self.suspect and self._unanswered >= _SUSPECT_AFTER and now - self._silent_since >= _SILENCE_SECONDS:
+            self.lost(now)
+            return News.LOST
+        if crossing_seconds is None or crossing_seconds < _TELLING_SECONDS:
+            return News.NONE
+        return self._noted(self.estimator.add_unanswered(LinkSample(size, crossing_seconds, now)), now)
 
     def lost(self, now: float) -> None:
         """Take in that nobody listens any more; probing goes on until somebody does."""
-        self._suspect(now)
-
-    def _suspect(self, now: float) -> None:
         self.suspect = True
         self._train.clear()
         self._backoff_seconds = 0.5
@@ -164,23 +165,24 @@ class Uplink:
         if self.suspect:
             self._ping_at = float("-inf")
         elif not self._train:
-            self._train = [PING_BYTES, PING_BYTES, self._sized()]
+            self._train = [PING_BYTES, PING_BYTES, self._telling_bytes()]
 
-    def _sized(self) -> int:
+    def _telling_bytes(self) -> int:
+        """Return the size of a probe that takes long enough to tell the rate, and not longer."""
         link = self.estimator.link()
         if link is None:
             return 4096
-        seconds = min(0.05, max(0.01, 2 * link.round_trip_seconds))
-        size = int(link.bits_per_second * seconds / 8)
-        limit = min(_LARGEST_PROBE, (self.max_packet_bytes or _LARGEST_PROBE) - 1024)
-        return max(min(size, limit), min(_SMALLEST_PROBE, limit))
+        seconds = min(0.06, max(0.012, 0.6 * link.round_trip_seconds))
+        return max(_SMALLEST_PROBE, min(_LARGEST_PROBE, int(link.bits_per_second * seconds / 8)))
 
     def due(self, now: float, force: bool = False) -> None:
-        """Take in that the schedule calls for a probe: a sized one unless traffic has measured the link lately."""
+        """Take in that the schedule calls for a probe: only what traffic has not told lately."""
         if self.suspect or not self.connected:
             return
-        if force or now - self._sized_at >= 0.9 * self.interval_seconds:
+        if force or now - self.estimator.rate_told_at >= 0.9 * self.interval_seconds:
             self.order_probe()
+        elif now - self.estimator.round_trip_told_at >= 4 * self.interval_seconds and not self._train:
+            self._train = [PING_BYTES, PING_BYTES]
 
     @property
     def wakeup_at(self) -> float:
@@ -191,13 +193,17 @@ class Uplink:
             return self._probe[1] + _PROBE_TIMEOUT_SECONDS
         return self._ping_at if self.suspect else float("inf")
 
+    def expire_probe(self, now: float) -> News:
+        """Give up a probe that is not answered in time."""
+        if self._probe is None or now < self._probe[1] + _PROBE_TIMEOUT_SECONDS:
+            return News.NONE
+        sequence, _ = self._probe
+        self._probe = None
+        self._train.clear()
+        return self.timed_out(("probe", sequence), now)
+
     def probes(self, tier: Tier | None, now: float) -> list[SendProbe]:
-        """Return the probe to send now, if any: one is out at a time, sized ones only while the link is idle."""
-        if self._probe is not None and now >= self._probe[1] + _PROBE_TIMEOUT_SECONDS:
-            sequence, _ = self._probe
-            self._probe = None
-            self._train.clear()
-            self.timed_out(("probe", sequence), now)
+        """Return the probe to send now, if any: one is out at a time, and only while nothing else crosses."""
         if not self.connected or self._probe is not None:
             return []
         if tier is None:
@@ -208,14 +214,23 @@ class Uplink:
                 return []
             self._ping_at = now + self._backoff_seconds
             self._backoff_seconds = min(self._backoff_seconds * 1.5, max(1.0, min(4.0, self.interval_seconds)))
+            self.budget.take(PING_BYTES, now)  # taken or not: without it nobody would ever know
             return self._send(PING_BYTES, tier, now)
-        if not self._train or self._outstanding:
+        if not self._train or self._transit.occupied(now):
             return []
-        size = self._train.pop(0)
-        if not self.budget.take(size, now):
+        size = self._affordable(self._train.pop(0), now)
+        if size is None or not self.budget.take(size, now):
             self._train.clear()
             return []
         return self._send(size, tier, now)
+
+    def _affordable(self, size: int, now: float) -> int | None:
+        """Cut a sized probe down to what the budget and the broker allow; None when that would tell nothing."""
+        if size <= PING_BYTES:
+            return size
+        limit = _LARGEST_PROBE if self.max_packet_bytes is None else self.max_packet_bytes - 1024
+        allowed = min(size, limit, self.budget.left(now))
+        return allowed if allowed >= _SMALLEST_PROBE else None
 
     def _send(self, size: int, tier: Tier, now: float) -> list[SendProbe]:
         self._sequence += 1
@@ -223,20 +238,21 @@ class Uplink:
         self.sent(("probe", self._sequence), size, now)
         return [SendProbe(self._sequence, tier, size)]
 
-    def probe_returned(self, sequence: int, far_seconds: float, now: float) -> bool:
-        """Take in a probe's echo; tell whether the link has changed."""
-        if self._probe is None or self._probe[0] != sequence:
-            return False
-        size = self._outstanding[("probe", sequence)].bytes if ("probe", sequence) in self._outstanding else PING_BYTES
-        self._probe = None
-        changed = self.returned(("probe", sequence), far_seconds, now, "probe")
-        link = self.estimator.link()
-        if not self._train and link is not None and size >= _SMALLEST_PROBE and self._too_small(size, link):
+    def probe_returned(self, sequence: int, far_seconds: float, now: float) -> News:
+        """Take in a probe's echo, be it late."""
+        size = self._transit.bytes_of(("probe", sequence))
+        if size is None:
+            return News.NONE
+        if self._probe is not None and self._probe[0] == sequence:
+            self._probe = None
+        news = self.returned(("probe", sequence), far_seconds, now, "probe")
+        if not self._train and size >= _SMALLEST_PROBE and self._too_small(size):
             self._train = [min(4 * size, _LARGEST_PROBE)]
-        if self.estimator.in_doubt:
-            self.order_probe()
-        return changed
+        return news
 
-    def _too_small(self, size: int, link: Link) -> bool:
-        transfer = 8.0 * size / link.bits_per_second
-        return size < _LARGEST_PROBE and transfer < max(0.003, 0.5 * link.round_trip_seconds)
+    def _too_small(self, size: int) -> bool:
+        """Whether a larger probe would tell the rate better."""
+        link = self.estimator.link()
+        if size >= _LARGEST_PROBE or link is None:
+            return size < _LARGEST_PROBE
+        return link.transfer_seconds(size) < max(0.003, 0.3 * link.round_trip_seconds)

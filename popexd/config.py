@@ -2,7 +2,7 @@
 
 The environment uses `POPEXD_<SECTION>__<KEY>`, for example `POPEXD_MQTT__HOST`. A password is never a value here: it
 is read, when a connection is made, from `password_file` or from systemd's `$CREDENTIALS_DIRECTORY/mqtt_password`
-(`uplink_password` for the uplink); `mqtt_ca`, `mqtt_cert` and `mqtt_key` there likewise. Building a settings object in code reads neither file nor environment.
+(`uplink_password` for the uplink); `mqtt_ca`, `mqtt_cert`, `mqtt_key` likewise. Settings made in code read neither.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from popexd.coordinator.requests import carry_out
 from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.uplink import Uplink
 from popexd.coordinator.world import World
+from popexd.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,8 @@ class Coordinator:
             ev.InputRejected: self.flow.input_rejected,
             ev.RunDone: self.flow.run_done,
             ev.RunFailed: self.flow.run_failed,
-            ev.ShipmentEnded: self.flow.shipment_ended,
-            ev.Replied: self.flow.replied,
+            ev.ShipmentEnded: self.flow.offload.ended,
+            ev.Replied: self.flow.offload.replied,
             ev.ReplyRejected: self._reply_rejected,
             ev.UplinkChanged: self._uplink_changed,
             ev.WorkerChanged: self._worker_changed,
@@ -88,11 +89,10 @@ class Coordinator:
 
     def next_wakeup(self) -> float:
         """When a `Wakeup` is due if nothing happens before; infinity if never."""
-        frames = min((frame.give_up_at for frame in self.flow.frames.values()), default=float("inf"))
-        return min(frames, self.world.uplink.wakeup_at)
+        return min(self.flow.wakeup_at, self.world.uplink.wakeup_at)
 
     def _flush(self, now: float) -> list[ev.Effect]:
-        self.flow.give_up(now)
+        self.flow.offload.give_up(now)
         self.flow.pump(now)
         self._probe(now)
         if self.flow.draining and not self.flow.frames and not self._drained:
@@ -103,21 +103,19 @@ class Coordinator:
         return effects
 
     def _probe(self, now: float) -> None:
-        was_usable = self.world.uplink.usable
+        self.world.follow(self.world.uplink.expire_probe(now), now)
         self._out.extend(self.world.uplink.probes(self.world.probe_tier(), now))
-        if was_usable and not self.world.uplink.usable and self.world.uplink.connected:
-            self.world.outage("no answer", now)
 
     def _uplink_changed(self, event: ev.UplinkChanged, now: float) -> None:
         self.world.uplink_changed(event, now)
         if not event.connected:
-            self.flow.disconnected(now)
+            self.flow.offload.disconnected(now)
 
     def _worker_changed(self, event: ev.WorkerChanged, now: float) -> None:
         known = event.worker in self.world.workers
         self.world.worker_changed(event, now)
         if known and not event.online:
-            self.flow.worker_lost(event.tier, now)
+            self.flow.offload.worker_lost(event.tier, now)
 
     def _due(self, event: ev.Due, now: float) -> None:
         if event.what == "probe":
@@ -139,11 +137,14 @@ class Coordinator:
 
     def _reconfigured(self, event: ev.Reconfigured, now: float) -> None:
         chosen: Settings = event.settings
-        self.world.planner.settings = chosen.planner
         self.world.uplink.configure(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.quantile)
         self.statistics.window_seconds = chosen.metrics_window_seconds
-        self.world.notice("settings.changed", source="configuration")
-        self.world.consider("configuration", now, urgent=True)
+        try:
+            self.world.adopt(chosen.planner, "configuration", now)
+        except InputError as error:
+            self.world.notice("settings.rejected", source="configuration", detail=str(error))
+        else:
+            self.world.notice("settings.changed", source="configuration")
 
     def _reply_rejected(self, event: ev.ReplyRejected, _now: float) -> None:
         self.statistics.replies_rejected[event.reason] += 1

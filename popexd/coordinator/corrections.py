@@ -2,108 +2,120 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import replace
 
 from popexd.estimators import RunningMedian
 from popexd.plan import Tier
-from popexd.profile import CodecCost, Exit, Layer, LayerGraph
+from popexd.profile import INPUT, CodecCost, Exit, Layer, LayerGraph
 
 _FEWEST = 5
 """A correction counts from this many samples on."""
+
+_MEMORY_SECONDS = 300.0
+"""What no frame has shown for so long is forgotten: who was slow then may be quick again, and only trying tells."""
 
 ENVELOPE_BYTES = 900
 """What a tensor message has beyond its tensors: envelope, topic, properties, packet headers."""
 
 
-def _scaled(seconds: Mapping[Tier, float], scale: Mapping[Tier, float]) -> dict[Tier, float]:
-    return {tier: value * scale.get(tier, 1.0) for tier, value in seconds.items()}
-
-
 class Corrections:
-    """Medians of measured over predicted, applied to the profile before every solve.
+    """Medians of what was measured, applied to the profile before every solve.
 
-    The profile's seconds were measured on an idle machine; heat, neighbours and a camera's own resolution show only in
-    the frames themselves.
+    The profile's seconds were measured on an idle machine; heat, neighbours, a worker's other clients and a camera's
+    own resolution show only in the frames themselves.
     """
 
     def __init__(self) -> None:
-        self._scale: defaultdict[Tier, RunningMedian] = defaultdict(RunningMedian)
-        self._decode = RunningMedian()
-        self._encode: defaultdict[str, RunningMedian] = defaultdict(RunningMedian)
-        self._far_decode: defaultdict[str, RunningMedian] = defaultdict(RunningMedian)
-        self._camera_bytes = RunningMedian(101)
+        self._medians: dict[Hashable, RunningMedian] = {}
+        self._told_at: dict[Hashable, float] = {}
 
-    def compute(self, tier: Tier, measured_seconds: float, profiled_seconds: float) -> None:
+    def _add(self, key: Hashable, value: float, now: float) -> None:
+        if now - self._told_at.get(key, now) > _MEMORY_SECONDS:
+            del self._medians[key]
+        self._medians.setdefault(key, RunningMedian()).add(value)
+        self._told_at[key] = now
+
+    def _value(self, key: Hashable, now: float, fewest: int = _FEWEST) -> float | None:
+        known = self._medians.get(key)
+        if known is None or len(known) < fewest or now - self._told_at[key] > _MEMORY_SECONDS:
+            return None
+        return known.value
+
+    def compute(self, tier: Tier, measured_seconds: float, profiled_seconds: float, now: float) -> None:
         """Take in how long segments took on a tier against the profile's sum for them."""
         if profiled_seconds > 0:
-            self._scale[tier].add(min(20.0, max(0.05, measured_seconds / profiled_seconds)))
+            self._add(tier, min(20.0, max(0.05, measured_seconds / profiled_seconds)), now)
 
-    def decoded(self, seconds: float, image_bytes: int | None) -> None:
-        """Take in the seconds to open, decode and resize one frame here, and its bytes."""
-        self._decode.add(seconds)
-        if image_bytes is not None:
-            self._camera_bytes.add(image_bytes)
+    def decoded(self, seconds: float, now: float) -> None:
+        """Take in the seconds to open, decode and resize one frame here."""
+        self._add("decode", seconds, now)
 
-    def camera_frame(self, image_bytes: int) -> None:
-        """Take in the bytes of a frame that was not decoded here."""
-        self._camera_bytes.add(image_bytes)
+    def camera_frame(self, image_bytes: int, now: float) -> None:
+        """Take in the bytes of a camera's frame."""
+        self._add("camera", image_bytes, now)
 
-    def encoded(self, cut: str, codec: str, seconds: float) -> None:
-        """Take in the seconds to encode at a cut."""
-        self._encode[f"{cut} {codec}"].add(seconds)
+    def encoded(self, cut: str, codec: str, seconds: float, shipment_bytes: int, now: float) -> None:
+        """Take in the seconds to encode at a cut, and the bytes that came out, envelope included."""
+        self._add(("encode", cut, codec), seconds, now)
+        self._add(("bytes", cut, codec), shipment_bytes, now)
 
-    def far_decoded(self, cut: str, codec: str, seconds: float) -> None:
+    def far_decoded(self, cut: str, codec: str, seconds: float, now: float) -> None:
         """Take in the seconds a worker took to decode what was shipped."""
-        self._far_decode[f"{cut} {codec}"].add(seconds)
+        self._add(("far", cut, codec), seconds, now)
 
-    @property
-    def camera_bytes(self) -> float | None:
-        """Median bytes of a camera frame; None before the first."""
-        return self._camera_bytes.value
+    def far_queued(self, seconds: float, now: float) -> None:
+        """Take in the seconds a message waited at a worker, for which others may be the reason."""
+        self._add("queue", seconds, now)
 
-    def scales(self) -> dict[Tier, float]:
+    def scales(self, now: float) -> dict[Tier, float]:
         """Return measured over profiled seconds per tier, where enough frames have shown it."""
-        return {tier: median.value or 1.0 for tier, median in self._scale.items() if len(median) >= _FEWEST}
+        known = {tier: self._value(tier, now) for tier in Tier}
+        return {tier: scale for tier, scale in known.items() if scale is not None}
 
-    def apply(self, graph: LayerGraph) -> LayerGraph:
+    def decode_seconds(self, graph: LayerGraph, now: float) -> float:
+        """Return what it takes to decode a frame on the device."""
+        known = self._value("decode", now)
+        return graph.input_seconds.get(Tier.DEVICE, 0.0) if known is None else known
+
+    def apply(self, graph: LayerGraph, now: float) -> LayerGraph:
         """Return the graph with what has been learnt."""
-        scale = self.scales()
-        profiled_decode = graph.input_seconds.get(Tier.DEVICE, 0.0)
-        decode = self._decode.value if len(self._decode) >= _FEWEST else None
-        decode = profiled_decode if decode is None else decode
+        scale = self.scales(now)
+        decode = self.decode_seconds(graph, now)
         layers: tuple[Layer, ...] = tuple(
             replace(layer, seconds=_scaled(layer.seconds, scale)) for layer in graph.layers
         )
         exits: tuple[Exit, ...] = tuple(
             replace(branch, seconds=_scaled(branch.seconds, scale)) for branch in graph.exits
         )
+        slower = decode - graph.input_seconds.get(Tier.DEVICE, 0.0)
         codecs = {
-            cut: {name: self._codec(cut, name, cost, decode, profiled_decode) for name, cost in options.items()}
+            cut: {name: self._codec(cut, name, cost, decode, slower, now) for name, cost in options.items()}
             for cut, options in graph.codecs.items()
         }
-        return replace(
-            graph,
-            layers=layers,
-            exits=exits,
-            codecs=codecs,
-            input_seconds={**graph.input_seconds, Tier.DEVICE: decode},
-        )
+        seconds = {**graph.input_seconds, Tier.DEVICE: decode}
+        return replace(graph, layers=layers, exits=exits, codecs=codecs, input_seconds=seconds)
 
-    def _codec(self, cut: str, name: str, cost: CodecCost, decode: float, profiled_decode: float) -> CodecCost:
-        encode, far = self._encode.get(f"{cut} {name}"), self._far_decode.get(f"{cut} {name}")
-        encode_seconds, size = cost.encode_seconds, cost.bytes
+    def _codec(self, cut: str, name: str, cost: CodecCost, decode: float, slower: float, now: float) -> CodecCost:
+        """Correct one codec; at the input all but `camera` decode the frame first, by `slower` than profiled."""
+        resized = cut == INPUT and name != "camera"
+        encode = self._value(("encode", cut, name), now)
+        if encode is None:
+            encode_seconds = cost.encode_seconds + (slower if resized else 0.0)
+        else:
+            encode_seconds = encode + (decode if resized else 0.0)
+        size = self._value(("bytes", cut, name), now)
         if name == "camera":
-            size = self.camera_bytes or size
-        elif cut == "input":
-            encode_seconds += decode - profiled_decode
-        if encode is not None and len(encode) >= _FEWEST:
-            encode_seconds = (encode.value or 0.0) + (decode if cut == "input" and name != "camera" else 0.0)
-        far_seconds = far.value if far is not None and len(far) >= _FEWEST else None
+            camera = self._value("camera", now, fewest=1)
+            size = None if camera is None else camera + ENVELOPE_BYTES
+        far = self._value(("far", cut, name), now)
         return replace(
             cost,
-            bytes=size + ENVELOPE_BYTES,
+            bytes=cost.bytes + ENVELOPE_BYTES if size is None else size,
             encode_seconds=max(0.0, encode_seconds),
-            decode_seconds=cost.decode_seconds if far_seconds is None else far_seconds,
+            decode_seconds=(cost.decode_seconds if far is None else far) + (self._value("queue", now) or 0.0),
         )
+
+
+def _scaled(seconds: Mapping[Tier, float], scale: Mapping[Tier, float]) -> dict[Tier, float]:
+    return {tier: value * scale.get(tier, 1.0) for tier, value in seconds.items()}

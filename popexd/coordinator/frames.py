@@ -10,6 +10,7 @@ from enum import Enum
 
 from popexd.coordinator.events import Decision, FrameReceived
 from popexd.coordinator.itinerary import Itinerary
+from popexd.validation import FINAL
 
 _MOST_CAMERAS = 256
 _REMEMBERED = 1024
@@ -44,6 +45,7 @@ class Frame:
     step: int = 0
     decoded: bool = False
     done: list[str] = field(default_factory=list)
+    asked: set[str] = field(default_factory=set)
     decode_seconds: float = 0.0
     device_seconds: float = 0.0
     encode_seconds: float = 0.0
@@ -52,8 +54,19 @@ class Frame:
     bytes_sent: int = 0
     shipped_at: float = 0.0
     waited_seconds: float = 0.0
-    give_up_at: float = float("inf")
+    patient_until: float = float("inf")
+    rescue_seconds: float = 0.0
     fallback: str | None = None
+
+    @property
+    def expected_seconds(self) -> float:
+        """What the plan expects for a frame that no branch answers."""
+        return self.decision.expected_seconds(FINAL)
+
+    @property
+    def overdue_at(self) -> float:
+        """When a shipped frame is so late that something is wrong; nobody gives up sooner."""
+        return self.shipped_at + 2 * self.expected_seconds + 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +110,15 @@ class Inbox:
         mark = (received.camera, received.frame_id, zlib.crc32(received.payload))
         again = mark in self._seen
         self._seen[mark] = now
+        self._seen.move_to_end(mark)
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
         return again
+
+    @property
+    def oldest(self) -> Waiting | None:
+        """The frame that waits longest."""
+        return next(iter(self._slots.values()), None)
 
     def take(self) -> Waiting | None:
         """Take out the frame that waits longest."""

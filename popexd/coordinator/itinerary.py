@@ -31,6 +31,13 @@ class Itinerary:
     route: tuple[Stage, ...]
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """Return every side branch on the way, wherever it runs, and from which confidence it answers."""
+        here = {step.exit: step.threshold for step in self.steps if step.exit is not None}
+        everywhere = [here, *(stage.exits for stage in self.route)]
+        return {name: value for exits in everywhere for name, value in exits.items() if value is not None}
+
+    @property
     def tier(self) -> Tier | None:
         """Who takes the shipment; None when nothing leaves the device."""
         return self.route[0].tier if self.route else None

@@ -17,6 +17,7 @@ from popexd.network import Link, NetworkState
 from popexd.plan import Plan, Tier
 from popexd.profile import LayerGraph
 from popexd.solvers import MODES, NAMES, OBJECTIVES, Problem, solve
+from popexd.solvers.selection import Candidates, select
 from popexd.solvers.strategies import alternatives
 from popexd.validation import Validation
 
@@ -26,6 +27,15 @@ _GAIN_SECONDS = 0.002
 
 Assemble = Callable[[Mapping[Tier, Any]], LayerGraph]
 """Builds the planner's graph from the profiles of the tiers that are present."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What planning depends on besides the model: profiles of the tiers that are there, the uplink, its limit."""
+
+    profiles: Mapping[Tier, Any] = field(default_factory=dict)
+    uplink: Link | None = None
+    max_packet_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,10 @@ class Planner:
     """Solves on what is known now and decides whether to switch.
 
     `assemble` builds the graph from the workers' profiles; `timer` is only read to report how long a solve took.
+
+    Raises:
+        InputError: settings that cannot work with this model.
+
     """
 
     def __init__(self, assemble: Assemble, settings: PlannerSettings, boot: str, timer: Callable[[], float]) -> None:
@@ -106,7 +120,10 @@ class Planner:
         self.decision: Decision | None = None
         self._told: Decision | None = None
         self.itinerary: Itinerary = itinerary(local_plan(self.profiled), self.profiled)
+        self._local: Itinerary | None = None
+        self._current_graph = self.profiled
         self.infeasible: str | None = None
+        self.adopt(settings.updated({"thresholds": settings.thresholds}, self.exits), Known())
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -121,12 +138,34 @@ class Planner:
             branches[name].seconds.get(tier, 0.0) for name in exits
         )
 
+    def device_seconds(self, layers: Sequence[str], decode: bool, now: float) -> float:
+        """Return what the device takes for these layers by what is known now, decoding the frame first or not."""
+        scale = self.corrections.scales(now).get(Tier.DEVICE, 1.0)
+        opening = self.corrections.decode_seconds(self.profiled, now) if decode else 0.0
+        return opening + scale * self.profiled_seconds(Tier.DEVICE, layers)
+
+    def adopt(self, settings: PlannerSettings, known: Known, now: float = 0.0) -> None:
+        """Go by these settings from now on.
+
+        Raises:
+            InputError: the solver cannot take this model or objective; nothing is changed then.
+
+        """
+        before, self.settings = self.settings, settings
+        try:
+            self._candidates(self.graph(known.profiles, now), known)
+        except Infeasible:
+            pass
+        except InputError:
+            self.settings = before
+            raise
+
     def graph(self, profiles: Mapping[Tier, Any], now: float) -> LayerGraph:
         """Return the graph as it is known now: profiles, corrections, live exit shares, thresholds."""
         if profiles != self._assembled_for:
             self.profiled = self._assemble(profiles)
             self._assembled_for = dict(profiles)
-        graph = self.corrections.apply(self.profiled)
+        graph = self.corrections.apply(self.profiled, now)
         if self.settings.thresholds:
             graph = replace(graph, thresholds={**graph.thresholds, **self.settings.thresholds})
         if self.exit_rates is not None and graph.validation is not None:
@@ -135,104 +174,134 @@ class Planner:
             graph = replace(graph, validation=weighed)
         return graph
 
+    def local(self) -> Itinerary:
+        """Return the quickest way that needs nobody else, for frames that must not wait for the uplink."""
+        if self._local is None:
+            graph = self._current_graph
+            wanted = replace(self.settings, objective="seconds")
+            problem = _problem(graph, NetworkState(None), wanted, None, frozenset({Tier.DEVICE}))
+            try:
+                plan = solve(wanted.solver, problem).plan
+            except (Infeasible, InputError):
+                plan = local_plan(graph)
+            self._local = itinerary(plan, graph)
+        return self._local
+
     def consider(
-        self,
-        profiles: Mapping[Tier, Any],
-        uplink: Link | None,
-        max_packet_bytes: int | None,
-        reason: str,
-        now: float,
-        urgent: bool = False,
+        self, known: Known, reason: str, now: float, urgent: bool = False, forced: bool = False
     ) -> Decision | None:
         """Solve again; return the decision to publish, None if the one in force stands unchanged.
 
-        `urgent` says that something has changed (not merely been measured again): no dwell time then.
+        `urgent` says that something has changed, not merely been measured again: a plan that has become worse by it is
+        left at once, without dwell time. `forced` leaves it for any better one.
         """
         started = self._timer()
-        graph = self.graph(profiles, now)
-        best = self._best(graph, profiles, uplink, max_packet_bytes)
+        graph = self._current_graph = self.graph(known.profiles, now)
+        self._local = None
         current = self.decision
-        if current is not None and current.plan != best.plan and not urgent:
-            priced = self._price(current.plan, graph, best.network, profiles)
-            if priced is not None and not self._worth(priced, best.prediction, now):
-                self.decision = replace(current, prediction=priced)
-                return None
-        if current is not None and current.plan == best.plan:
+        chosen = best = self._best(graph, known)
+        if current is not None and current.plan != best.plan and not forced:
+            chosen = self._settled(current.plan, best, graph, known, urgent, now)
+        if current is not None and current.plan == chosen.plan:
             # What frames are compared with is always today's expectation, told or not.
-            self.decision = replace(current, prediction=best.prediction)
-            if self._told is not None and not self._moved(self._told, best.prediction, uplink):
+            self.decision = replace(current, prediction=chosen.prediction)
+            if self._told is not None and not self._moved(self._told, chosen.prediction, known.uplink):
                 return None
         else:
             self._count += 1
-            self._switched_at = now
-        self.decision = self._told = self._decision(best, graph, reason, now, self._timer() - started)
-        if current is None or current.plan != best.plan:
+            self._switched_at = self._switched_at if current is None else now
+        self.decision = self._told = self._decision(chosen, graph, known, reason, now, self._timer() - started)
+        if current is None or current.plan != chosen.plan:
             self._enter(graph, now)
         return self.decision
 
-    def _best(
-        self, graph: LayerGraph, profiles: Mapping[Tier, Any], uplink: Link | None, max_packet_bytes: int | None
-    ) -> _Candidate:
-        """Solve for each tier that can take over; with none, the device alone."""
-        mode = self.settings.mode
-        candidates: list[_Candidate] = []
+    def _best(self, graph: LayerGraph, known: Known) -> _Candidate:
+        """Return the best plan; what the device can do alone where the constraints leave none."""
         self.infeasible = None
-        remotes = [tier for tier in profiles if uplink is not None and mode in ("auto", tier.label)]
-        for tier in [*remotes, Tier.DEVICE] if mode == "auto" or not remotes else remotes:
-            network = _network(uplink, tier)
-            problem = Problem(
-                graph=graph,
-                network=network,
-                min_accuracy=self.settings.min_accuracy,
-                objective=self.settings.objective,
-                min_agreement=self.settings.min_agreement,
-                max_packet_bytes=max_packet_bytes,
-                mode=mode if tier is not Tier.DEVICE and mode == tier.label else "auto",
-                tiers=frozenset({Tier.DEVICE, tier}),
+        try:
+            candidates = self._candidates(graph, known)
+        except (Infeasible, InputError) as error:
+            self.infeasible = str(error)
+            problem = _problem(graph, NetworkState(None), PlannerSettings(), None, frozenset({Tier.DEVICE}))
+            plan = local_plan(graph)
+            return _Candidate(plan, predict(plan, graph, problem.network), problem)
+        return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
+
+    def _candidates(self, graph: LayerGraph, known: Known) -> list[_Candidate]:
+        """Solve for each tier that can take over; a tier that is pinned but not there leaves the device alone.
+
+        Raises:
+            Infeasible: the constraints leave no plan.
+            InputError: the solver cannot take the problem.
+
+        """
+        mode = self.settings.mode
+        remotes = [tier for tier in known.profiles if known.uplink is not None and mode in ("auto", tier.label)]
+        found: list[_Candidate] = []
+        failed: Infeasible | None = None
+        # The two-tier problem contains the device alone.
+        for tier in remotes or [Tier.DEVICE]:
+            problem = _problem(
+                graph,
+                _network(known.uplink, tier),
+                self.settings,
+                known.max_packet_bytes,
+                frozenset({Tier.DEVICE, tier}),
+                mode=mode if mode == tier.label and tier is not Tier.DEVICE else "auto",
             )
             try:
                 solution = solve(self.settings.solver, problem)
             except Infeasible as error:
-                self.infeasible = str(error)
-                continue
-            candidates.append(_Candidate(solution.plan, solution.prediction, network, problem))
-            if mode == "auto" and tier is not Tier.DEVICE and len(remotes) == 1:
-                break  # the two-tier problem contains the device alone
-        if candidates:
-            return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
-        plan = local_plan(graph)
-        network = NetworkState(None)
-        problem = Problem(graph=graph, network=network, tiers=frozenset({Tier.DEVICE}))
-        return _Candidate(plan, predict(plan, graph, network), network, problem)
+                failed = error
+            else:
+                found.append(_Candidate(solution.plan, solution.prediction, problem))
+        if not found and failed is not None:
+            raise failed
+        return found
 
-    def _price(
-        self, plan: Plan, graph: LayerGraph, network: NetworkState, profiles: Mapping[Tier, Any]
-    ) -> Prediction | None:
+    def _settled(
+        self, plan: Plan, best: _Candidate, graph: LayerGraph, known: Known, urgent: bool, now: float
+    ) -> _Candidate:
+        """Return the plan in force, at today's price, unless it is out of the question or the best one is worth it."""
+        current = self._priced(plan, best, graph, known)
+        if current is None:
+            return best
+        objective = self.settings.objective
+        was, gain = _objective(objective, current.prediction), 0.0
+        least = _GAIN_SECONDS if objective in ("seconds", "p95", "device_seconds", "throughput") else 0.0
+        gain = was - _objective(objective, best.prediction)
+        if gain <= max(_GAIN_SHARE * abs(was), least):
+            return current
+        if now - self._switched_at >= self.settings.dwell_seconds:
+            return best
+        told = _objective(objective, self._told.prediction) if self._told is not None else was
+        worse = was - told > max(_GAIN_SHARE * abs(told), least)
+        return best if urgent and worse else current
+
+    def _priced(self, plan: Plan, best: _Candidate, graph: LayerGraph, known: Known) -> _Candidate | None:
         """Price the plan in force on today's figures; None if it can no longer be carried out or is not allowed."""
-        used = set(plan.tiers.values()) - {Tier.DEVICE}
-        if used - set(profiles) or (used and network.uplink is None):
+        above = set(plan.tiers.values()) - {Tier.DEVICE}
+        if above - set(known.profiles) or (above and known.uplink is None):
             return None
-        if self.settings.mode != "auto" and max(plan.tiers.values()).label != self.settings.mode:
+        pinned = self.settings.mode not in ("auto", Tier.DEVICE.label) and best.tier.label == self.settings.mode
+        if (pinned or self.settings.mode == Tier.DEVICE.label) and max(plan.tiers.values()).label != self.settings.mode:
             return None
+        tier = max(above, default=Tier.DEVICE)
+        network = _network(known.uplink, tier)
+        problem = _problem(graph, network, self.settings, known.max_packet_bytes, frozenset({Tier.DEVICE, tier}))
         try:
-            return predict(plan, graph, network)
+            priced = _Candidate(plan, predict(plan, graph, network), problem)
+            select(problem, Candidates.of([(plan, priced.prediction)]))
         except (PopexdError, ValueError):
             return None
-
-    def _worth(self, current: Prediction, new: Prediction, now: float) -> bool:
-        if now - self._switched_at < self.settings.dwell_seconds:
-            return False
-        was = _objective(self.settings.objective, current)
-        gain = was - _objective(self.settings.objective, new)
-        least = _GAIN_SECONDS if self.settings.objective in ("seconds", "p95", "device_seconds") else 0.0
-        return gain > max(_GAIN_SHARE * abs(was), least)
+        return priced
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:
         """Whether an unchanged plan is worth publishing again: what it takes, or the link, has moved by a fifth."""
         before = current.network.get("device")
         if before is None or uplink is None:
-            return before is not uplink
+            return (before is None) != (uplink is None)
         pairs = [(current.prediction.seconds, prediction.seconds), (_typical(before), _typical(uplink))]
         return any(abs(a - b) > max(0.2 * min(a, b), 0.001) for a, b in pairs)
 
@@ -244,18 +313,20 @@ class Planner:
             running = [branch.name for branch in graph.exits if plan.runs(branch.name)]
             self.exit_rates.use({name: graph.threshold(name, plan.exits[name]) for name in running}, now)
 
-    def _decision(self, best: _Candidate, graph: LayerGraph, reason: str, now: float, solve_seconds: float) -> Decision:
+    def _decision(
+        self, chosen: _Candidate, graph: LayerGraph, known: Known, reason: str, now: float, solve_seconds: float
+    ) -> Decision:
         return Decision(
             plan_id=f"{self._boot}-{self._count}",
-            plan=best.plan,
-            form=plan_to_json(best.plan, graph, best.network),
-            prediction=best.prediction,
+            plan=chosen.plan,
+            form=plan_to_json(chosen.plan, graph, chosen.problem.network),
+            prediction=chosen.prediction,
             decided_at=now,
             reason=reason,
             solver=self.settings.solver,
             objective=self.settings.objective,
-            alternatives=tuple(alternatives(best.problem)),
-            network={"device": best.network.uplink} if best.network.uplink is not None else {},
+            alternatives=tuple(alternatives(chosen.problem)),
+            network={} if known.uplink is None else {"device": known.uplink},
             solve_seconds=solve_seconds,
         )
 
@@ -264,8 +335,32 @@ class Planner:
 class _Candidate:
     plan: Plan
     prediction: Prediction
-    network: NetworkState
     problem: Problem
+
+    @property
+    def tier(self) -> Tier:
+        """Where frames end that no branch answers."""
+        return max(self.plan.tiers.values())
+
+
+def _problem(
+    graph: LayerGraph,
+    network: NetworkState,
+    settings: PlannerSettings,
+    max_packet_bytes: int | None,
+    tiers: frozenset[Tier],
+    mode: str = "auto",
+) -> Problem:
+    return Problem(
+        graph=graph,
+        network=network,
+        min_accuracy=settings.min_accuracy,
+        objective=settings.objective,
+        min_agreement=settings.min_agreement,
+        max_packet_bytes=max_packet_bytes,
+        mode=mode,
+        tiers=tiers,
+    )
 
 
 def _network(uplink: Link | None, tier: Tier) -> NetworkState:

@@ -35,13 +35,12 @@ def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str,
         world.uplink.due(now, force=True)
         return {"ordered": world.uplink.usable, "workers": sorted(world.workers)}
     if request.verb == "replan":
-        world.consider("request", now, urgent=True)
+        world.consider("request", now, forced=True)
         assert planner.decision is not None
         return {"plan_id": planner.decision.plan_id, "cut": planner.decision.cut}
     if request.verb == "set":
-        planner.settings = planner.settings.updated(request.fields, planner.exits)
+        world.adopt(planner.settings.updated(request.fields, planner.exits), "set", now)
         world.notice("settings.changed", **request.fields)
-        world.consider("set", now, urgent=True)
         return asdict(planner.settings)
     decision = planner.decision
     return {

@@ -17,7 +17,7 @@ def timing(frame: Frame, tier: Tier, far: Mapping[str, float], now: float) -> Ti
     transfer = frame.waited_seconds if frame.attempt else None
     edge = cloud = None
     if tier is not Tier.DEVICE:
-        edge = far.get("edge")
+        edge = min(far["edge"], left) if "edge" in far else None
         here = sum(seconds for part, seconds in far.items() if part != "edge")
         here = min(here, left - (edge or 0.0))
         edge, cloud = (here, None) if tier is Tier.EDGE else (edge, here)
@@ -28,7 +28,7 @@ def timing(frame: Frame, tier: Tier, far: Mapping[str, float], now: float) -> Ti
         decode=frame.decode_seconds or None,
         device=frame.device_seconds or None,
         encode=frame.encode_seconds or None,
-        transfer=None if transfer is None else max(0.0, min(transfer, left)),
-        edge=None if edge is None else max(0.0, edge),
-        cloud=None if cloud is None else max(0.0, cloud),
+        transfer=None if transfer is None else min(transfer, left),
+        edge=edge,
+        cloud=cloud,
     )

@@ -52,6 +52,15 @@ class Uplink:
         self._backoff_seconds = 0.5
         self._ping_at = float("inf")
 
+    def configure(self, interval_seconds: float, daily_bytes: int, quantile: float) -> None:
+        """Go on with other settings; what was measured stays."""
+        self.interval_seconds = interval_seconds
+        self.estimator.quantile = quantile
+        if daily_bytes != self.budget.daily_bytes:
+            spent = self.budget.spent
+            self.budget = ByteBudget(daily_bytes)
+            self.budget.spent = spent
+
     # ------------------------------------------------------------------------------------------ state
 
     @property

@@ -13,8 +13,8 @@ from popexd.coordinator.events import (
     UplinkChanged,
     WorkerChanged,
 )
-from popexd.coordinator.planning import Planner
-from popexd.coordinator.uplink import Uplink
+from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.coordinator.uplink import News, Uplink
 from popexd.plan import Tier
 
 
@@ -40,12 +40,14 @@ class World:
         """Order an event to be published."""
         self._out.append(Notice(event, fields))
 
-    def consider(self, reason: str, now: float, urgent: bool = False) -> None:
+    def known(self) -> Known:
+        """Return what planning depends on."""
+        return Known(self.profiles(), self.uplink.link, self.uplink.max_packet_bytes)
+
+    def consider(self, reason: str, now: float, urgent: bool = False, forced: bool = False) -> None:
         """Solve again and, if that changes anything worth telling, put the new decision in force."""
         before = self.planner.decision
-        decision = self.planner.consider(
-            self.profiles(), self.uplink.link, self.uplink.max_packet_bytes, reason, now, urgent
-        )
+        decision = self.planner.consider(self.known(), reason, now, urgent, forced)
         if self.planner.infeasible != self._complained:
             self._complained = self.planner.infeasible
             if self._complained is not None:
@@ -55,6 +57,16 @@ class World:
         self._out.append(Decided(decision))
         if before is not None and before.plan_id != decision.plan_id:
             self.notice("plan.changed", plan_id=decision.plan_id, cut=decision.cut, reason=reason)
+
+    def adopt(self, settings: PlannerSettings, reason: str, now: float) -> None:
+        """Plan by these settings from now on.
+
+        Raises:
+            InputError: they cannot work with this model; nothing is changed then.
+
+        """
+        self.planner.adopt(settings, self.known(), now)
+        self.consider(reason, now, forced=True)
 
     # ------------------------------------------------------------------------------------------ the uplink
 
@@ -68,18 +80,29 @@ class World:
             self.notice("uplink.connected" if event.connected else "uplink.lost", reason=event.reason)
         self.consider("uplink connected" if event.connected else "uplink lost", now, urgent=True)
 
-    def link_changed(self, now: float) -> None:
-        """Follow a change of the link: tell it, plan on what is known, and probe to know it better."""
-        link = self.uplink.link
-        rate = None if link is None else round(link.bits_per_second)
-        self.notice("link.changed", bits_per_second=rate)
-        self.uplink.order_probe()
-        self.consider("link", now, urgent=True)
+    def follow(self, news: News, now: float) -> None:
+        """Act on what an answer, or its absence, says of the uplink."""
+        if news is News.CHANGED:
+            rate = self.uplink.estimator.rate(self.uplink.estimator.quantile)
+            self.notice("link.changed", bits_per_second=None if rate is None else round(rate))
+            self.uplink.order_probe()
+            self.consider("link", now, urgent=True)
+        elif news is News.LOST:
+            self.outage("no answer", now)
+        elif news is News.RESTORED:
+            self.notice("uplink.restored")
+            self.consider("uplink restored", now, urgent=True)
 
-    def lose_uplink(self, reason: str, now: float) -> None:
-        """Take in that nothing comes back any more; probing goes on until something does."""
-        self.uplink.lost(now)
-        self.outage(reason, now)
+    def nobody_listens(self, now: float) -> None:
+        """Take in that no worker takes messages, whatever the retained presence says; probing tells when one does."""
+        if self.uplink.usable:
+            self.uplink.lost(now)
+            self.outage("no worker listens", now)
+
+    def too_large(self, message_bytes: int, now: float) -> None:
+        """Take in that the broker does not take messages of this size, and plan for smaller ones."""
+        self.uplink.too_large(message_bytes)
+        self.consider("too large", now, urgent=True)
 
     def outage(self, reason: str, now: float) -> None:
         """Tell that the uplink is out and plan without it."""
@@ -87,15 +110,10 @@ class World:
         self.consider("outage", now, urgent=True)
 
     def probe_returned(self, event: ProbeReturned, now: float) -> None:
-        """Take in a probe's echo."""
-        was_suspect = self.uplink.suspect
-        known = self.uplink.link is not None
-        changed = self.uplink.probe_returned(event.sequence, event.far_seconds, now)
-        if was_suspect and not self.uplink.suspect:
-            self.notice("uplink.restored")
-        if changed:
-            self.link_changed(now)
-        elif not known or not self.uplink.busy:
+        """Take in a probe's echo; plan anew when all that was to be probed is known."""
+        news = self.uplink.probe_returned(event.sequence, event.far_seconds, now)
+        self.follow(news, now)
+        if news is News.NONE and not self.uplink.probing:
             self.consider("probe", now)
 
     def speed_measured(self, event: SpeedMeasured, now: float) -> None:

@@ -1,0 +1,238 @@
+"""Frames at a worker: shipped while the device can still rescue them, asked for again once, or taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from popexd.coordinator.events import Classified, Effect, Notice, Replied, Ship, ShipmentEnded
+from popexd.coordinator.frames import Frame, Phase, Waiting
+from popexd.coordinator.lessons import learn_there
+from popexd.coordinator.statistics import Statistics
+from popexd.coordinator.uplink import News
+from popexd.coordinator.world import World
+from popexd.plan import Tier
+
+_MOST_SHIPPED = 8
+_PATIENCE_FACTOR = 3.0
+_PATIENCE_SECONDS = 0.1
+_RESCUE_FACTOR = 1.5
+_RESCUE_SECONDS = 0.05
+_SOON_SECONDS = 0.01
+
+Answered = Callable[[Frame, Classified, str, Tier, Mapping[str, float], float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Whether one more frame may go the planned way; else whether the device should take it, and when to ask again."""
+
+    ready: bool
+    overdue: bool = False
+    again_at: float = float("inf")
+
+
+class Offload:
+    """The shipped ones of `frames`; `finish_here` and `answered` are what becomes of them."""
+
+    def __init__(
+        self,
+        world: World,
+        statistics: Statistics,
+        frames: Mapping[int, Frame],
+        out: list[Effect],
+        finish_here: Callable[[Frame, str, float], None],
+        answered: Answered,
+    ) -> None:
+        self.world = world
+        self.planner = world.planner
+        self.uplink = world.uplink
+        self.statistics = statistics
+        self.frames = frames
+        self._out = out
+        self._finish_here = finish_here
+        self._answered = answered
+
+    @property
+    def shipped(self) -> list[Frame]:
+        """The frames that are with a worker, or the network; first shipped first."""
+        return [frame for frame in self.frames.values() if frame.phase is Phase.SHIPPED]
+
+    # ------------------------------------------------------------------------------------------ out
+
+    def room(self, waiting: Waiting, now: float) -> Room:
+        """Tell whether one more frame may be shipped: those that are out must be served first, and be safe."""
+        itinerary, decision = self.planner.itinerary, self.planner.decision
+        shipped = self.shipped
+        if not itinerary.route or not shipped or decision is None:
+            return Room(True)
+        overdue_at = min(frame.overdue_at for frame in shipped)
+        segments = tuple(name for stage in itinerary.route for name in stage.segments)
+        owed = [(frame.deadline_at, frame.rescue_seconds) for frame in shipped]
+        owed.append((self._due(waiting), self._rescue_seconds(segments, not itinerary.needs_decoding, now)))
+        latest = self._latest_starts(owed)
+        if overdue_at <= now and len(shipped) > 1:
+            # The frame would block the device for a while: only where the others can wait for that.
+            alone = self.planner.device_seconds(self.planner.profiled.names, True, now)
+            return Room(False, overdue=min(latest) >= now + alone)
+        safe = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False)) and latest[-1] >= now
+        gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
+        if not safe or gap or len(shipped) >= _MOST_SHIPPED:
+            return Room(False, again_at=max(overdue_at, now + _SOON_SECONDS))
+        if len(shipped) < 2:
+            return Room(True)
+        excess = self.uplink.backlog_seconds(now) - shipped[-1].expected_seconds
+        if excess <= 0:
+            return Room(True)
+        return Room(False, again_at=max(min(overdue_at, now + excess), now + _SOON_SECONDS))
+
+    def _due(self, waiting: Waiting) -> float:
+        return waiting.at + self.planner.settings.deadline_seconds
+
+    def _rescue_seconds(self, segments: tuple[str, ...], decode: bool, now: float) -> float:
+        return _RESCUE_FACTOR * self.planner.device_seconds(segments, decode, now)
+
+    @staticmethod
+    def _latest_starts(owed: list[tuple[float, float]]) -> list[float]:
+        """When the device must begin each of these (deadline, seconds) at the latest, one after the other."""
+        latest = [0.0] * len(owed)
+        limit = float("inf")
+        for index in sorted(range(len(owed)), key=lambda one: -owed[one][0]):
+            deadline, seconds = owed[index]
+            limit = min(limit, deadline - _RESCUE_SECONDS) - seconds
+            latest[index] = limit
+        return latest
+
+    def ship(self, frame: Frame, now: float) -> None:
+        """Send a frame's encoded tensors to a worker, or have it finished here where that cannot be."""
+        tier = frame.itinerary.tier
+        assert tier is not None
+        why = self._unshippable(frame, tier)
+        if why is not None:
+            self._finish_here(frame, why, now)
+            return
+        if frame.attempt > 0:
+            frame.waited_seconds += now - frame.shipped_at
+        frame.phase = Phase.SHIPPED
+        frame.attempt += 1
+        frame.shipped_at = now
+        frame.bytes_sent += frame.shipment_bytes
+        self.statistics.bytes_sent += frame.shipment_bytes
+        expected = _PATIENCE_FACTOR * frame.expected_seconds + _PATIENCE_SECONDS
+        frame.patient_until = now + expected + self.uplink.backlog_seconds(now)
+        frame.rescue_seconds = self._rescue_seconds(self.rest(frame), not frame.decoded, now)
+        self.uplink.sent((frame.key, frame.attempt), frame.shipment_bytes, now)
+        left = max(0.001, frame.deadline_at - now)
+        self._out.append(Ship(frame.key, frame.attempt, tier, frame.itinerary.route, frame.decision.plan_id, left))
+
+    def rest(self, frame: Frame) -> tuple[str, ...]:
+        """Return the segments that a frame still needs."""
+        return tuple(name for name in self.planner.profiled.names if name not in frame.done)
+
+    def _unshippable(self, frame: Frame, tier: Tier) -> str | None:
+        if not self.uplink.connected:
+            return "disconnected"
+        if self.uplink.suspect:
+            return "no-answer"
+        if tier not in self.world.profiles():
+            return "no-worker"
+        limit = self.uplink.max_packet_bytes
+        return "too-large" if limit is not None and frame.shipment_bytes > limit else None
+
+    # ------------------------------------------------------------------------------------------ back
+
+    def ended(self, event: ShipmentEnded, now: float) -> None:
+        """Take in what became of a shipment at the broker; finish here what it did not take."""
+        key = (event.key, event.attempt)
+        if event.outcome == "delivered":
+            self.uplink.delivered(key, now)
+            return
+        if event.outcome == "no_subscribers":
+            self.uplink.delivered(key, now)
+            self.world.nobody_listens(now)
+        self.uplink.abandoned(key)
+        frame = self.frames.get(event.key)
+        if frame is None:
+            return
+        if event.outcome == "too_large":
+            self.world.too_large(frame.shipment_bytes, now)
+        if frame.phase is Phase.SHIPPED and frame.attempt == event.attempt:
+            self._failed(frame, event.outcome.replace("_", "-"), now)
+
+    def _failed(self, frame: Frame, reason: str, now: float) -> None:
+        self._out.append(Notice("offload.failed", {"camera": frame.camera, "reason": reason}))
+        self._finish_here(frame, reason, now)
+
+    def replied(self, event: Replied, now: float) -> None:
+        """Answer with what a worker says, unless the frame has its answer already."""
+        news = self.uplink.returned((event.key, event.attempt), sum(event.seconds.values()), now)
+        frame = self.frames.get(event.key)
+        if frame is not None and frame.attempt > 0:
+            if event.classified is not None:
+                learn_there(self.planner, frame, event, now)
+                self._answered(frame, event.classified, event.exit, event.tier, event.seconds, now)
+            else:
+                self._refused(frame, event, now)
+        self.world.follow(news, now)
+
+    def _refused(self, frame: Frame, event: Replied, now: float) -> None:
+        fields = {"camera": frame.camera, "reason": event.error, "worker": event.worker}
+        self._out.append(Notice("offload.failed", fields))
+        if event.error == "fingerprint":
+            self.world.unfit(event.worker, now)
+        if frame.phase is Phase.SHIPPED and event.attempt == frame.attempt:
+            self._finish_here(frame, "worker-error", now)
+
+    # ------------------------------------------------------------------------------------------ when nothing comes
+
+    @property
+    def wakeup_at(self) -> float:
+        """When the next frame is to be given up."""
+        return min((at for at, _ in self._giving_up()), default=float("inf"))
+
+    def _giving_up(self) -> list[tuple[float, Frame]]:
+        """When to give each shipped frame up: in time for the device to keep the deadline, if it can."""
+        shipped = self.shipped
+        latest = self._latest_starts([(frame.deadline_at, frame.rescue_seconds) for frame in shipped])
+        return [
+            (min(frame.patient_until, max(at, frame.overdue_at)), frame)
+            for at, frame in zip(latest, shipped, strict=True)
+        ]
+
+    def give_up(self, now: float) -> None:
+        """Retry once where the link is proven alive, else finish here; for every frame whose time has come."""
+        for at, frame in self._giving_up():
+            if at > now or frame.phase is not Phase.SHIPPED:
+                continue
+            heard = self.uplink.heard_at > frame.shipped_at
+            news = self.uplink.timed_out((frame.key, frame.attempt), now)
+            if frame.attempt == 1 and heard and self._worth_a_retry(frame, now):
+                self._out.append(Notice("offload.retried", {"camera": frame.camera}))
+                self.ship(frame, now)
+            else:
+                self._failed(frame, "timeout", now)
+            self.world.follow(news, now)
+            if news is News.NONE:
+                self.uplink.order_probe()
+
+    def _worth_a_retry(self, frame: Frame, now: float) -> bool:
+        """Whether the message rather was lost than is still on its way, and there is time for another."""
+        steady = self.uplink.changed_at <= frame.shipped_at and not self.uplink.estimator.in_doubt
+        needed = frame.overdue_at - frame.shipped_at + self.uplink.backlog_seconds(now)
+        in_time = now + needed <= frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
+        return self.uplink.usable and steady and in_time
+
+    def disconnected(self, now: float) -> None:
+        """Finish here whatever was with the network when the connection broke."""
+        for frame in self.shipped:
+            self._finish_here(frame, "disconnected", now)
+
+    def worker_lost(self, tier: Tier, now: float) -> None:
+        """Send what the lost worker may have had to another one of its tier at once, or finish it here."""
+        for frame in self.shipped:
+            if frame.itinerary.tier is not tier:
+                continue
+            if tier in self.world.profiles() and frame.attempt == 1 and self._worth_a_retry(frame, now):
+                self.ship(frame, now)
+            else:
+                self._finish_here(frame, "worker-lost", now)

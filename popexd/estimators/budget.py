@@ -1,0 +1,30 @@
+"""Bytes that may be spent in a day."""
+
+from __future__ import annotations
+
+
+class ByteBudget:
+    """A byte budget a day as a token bucket: never more than `daily_bytes` in any 24 hours."""
+
+    def __init__(self, daily_bytes: int) -> None:
+        self.daily_bytes = daily_bytes
+        self._capacity = daily_bytes / 4
+        self._per_second = 0.75 * daily_bytes / 86_400
+        self._level = self._capacity
+        self._at: float | None = None
+        self.spent = 0
+
+    def left(self, now: float) -> int:
+        """Return how many bytes may be taken at instant `now`."""
+        if self._at is not None:
+            self._level = min(self._capacity, self._level + max(0.0, now - self._at) * self._per_second)
+        self._at = now if self._at is None else max(self._at, now)
+        return int(self._level)
+
+    def take(self, amount: int, now: float) -> bool:
+        """Take `amount` bytes out of the budget if it holds them."""
+        if amount > self.left(now):
+            return False
+        self._level -= amount
+        self.spent += amount
+        return True

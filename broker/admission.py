@@ -38,7 +38,7 @@ class TierChoice(StrEnum):
 
 Folder = Annotated[
     Path | None,
-    typer.Option(help="The broker's; default: /etc/popexd/broker for root, else popexd/broker in your configuration."),
+    typer.Option(help="The broker's. Default: /var/lib/popexd-broker for root, else popexd/broker in ~/.config."),
 ]
 BundleFile = Annotated[
     Path | None,
@@ -52,7 +52,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 def default_folder() -> Path:
     """Return where a broker is set up unless told otherwise."""
     if os.geteuid() == 0:
-        return Path("/etc/popexd/broker")
+        return Path("/var/lib/popexd-broker")  # where popexd-broker.service looks
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "popexd" / "broker"
 
 

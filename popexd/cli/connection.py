@@ -20,7 +20,7 @@ from popexd.bus.configured import mqtt_settings
 from popexd.bus.mqtt import MqttBus
 from popexd.bus.queued import QueueLimits
 from popexd.complaints import complaint
-from popexd.config import DeviceBroker, load_agent
+from popexd.config import Broker, DeviceBroker, load_agent
 from popexd.errors import BusError, InputError
 from popexd.protocol.topics import DeviceTopics
 
@@ -85,7 +85,7 @@ def device_topics(broker: DeviceBroker) -> DeviceTopics:
 
 
 @contextmanager
-def connected(broker: DeviceBroker, prepare: Callable[[MqttBus], None] = lambda _: None) -> Iterator[MqttBus]:
+def connected(broker: Broker, prepare: Callable[[MqttBus], None] = lambda _: None) -> Iterator[MqttBus]:
     """Connect, with the subscriptions `prepare` makes in force, and disconnect at the end.
 
     Raises:

@@ -47,6 +47,9 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "camera": Entry("publish the frames of a folder, a camera or the generator", "popexd.cli.camera:camera"),
         "publish": Entry("publish images and print the answers", "popexd.cli.publish:publish"),
         "watch": Entry("live view of results, decision, metrics and events", "popexd.cli.watch:watch"),
+        "doctor": Entry(
+            "what is wrong with this machine, the configuration or the broker", "popexd.cli.doctor.command:doctor"
+        ),
         "schema": Entry("JSON Schema of a payload", "popexd.cli.schema:schema"),
     },
     "Plan": {

@@ -116,6 +116,14 @@ TABLE: tuple[TopicRule, ...] = (
     TopicRule("popexd-data/{site}/{device}/reply", ("worker",), ("agent",), False, 1, "a worker's answer"),
     TopicRule("popexd-data/{site}/tier/{tier}/probe", ("agent",), ("worker",), False, 1, "a sized payload"),
     TopicRule("popexd-data/{site}/{device}/probe-reply", ("worker",), ("agent",), False, 0, "what arrived of a probe"),
+    TopicRule(
+        "popexd-data/{site}/{device}/echo/{way}",
+        ("agent", "operator"),
+        ("agent", "operator"),
+        False,
+        1,
+        "`popexd doctor` times the broker with it",
+    ),
 )
 
 
@@ -208,6 +216,10 @@ class DeviceTopics(SiteTopics):
     def frames(self, camera: str) -> str:
         """Frames of one camera."""
         return f"{DATA}/{self.site}/{self.device}/frames/{camera}"
+
+    def echo(self, way: str) -> str:
+        """Where whoever may speak for the device talks to itself, `out` and `back`, to time the broker."""
+        return f"{DATA}/{self.site}/{self.device}/echo/{way}"
 
     def camera_of(self, topic: str) -> str:
         """Return the camera's name from a topic below `frames/`.

@@ -1,0 +1,85 @@
+"""The command: look at everything, say what is wrong and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from popexd.bundle import Bundle
+from popexd.config import AgentConfig
+
+from . import brokers, files, machine
+from .findings import Finding, Level, worst
+
+_STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "bold red"}
+_WIDTH = 14
+
+
+def doctor(
+    config: Annotated[
+        Path | None, typer.Option(help="The agent's or a worker's TOML file; without it the defaults apply.")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Look at this broker instead of the configured one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Its port.", min=1, max=65535)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> int:
+    """Examine this machine, the configuration and the broker; exit status 1 if something does not work.
+
+    Permissions are those of whoever runs it: for a service, `sudo -u popexd popexd doctor --config …`.
+    """
+    findings: list[Finding] = []
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in examination(config, {"host": host, "port": port}):
+        findings.append(finding)
+        if not as_json:
+            _show(console, finding)
+    level = worst(findings)
+    if as_json:
+        print(json.dumps({"status": level, "findings": [asdict(finding) for finding in findings]}))
+    return 1 if level is Level.FAIL else 0
+
+
+def examination(path: Path | None, override: dict[str, str | int | None]) -> Iterator[Finding]:
+    """Yield what is found, in the order in which things have to be right."""
+    yield machine.processor()
+    yield machine.memory()
+    yield machine.clock()
+    config, finding = files.configuration(path)
+    yield finding
+    if config is None:
+        return
+    yield machine.disk(config.runtime.cache_folder)
+    yield files.cache(config.runtime.cache_folder)
+    bundles, findings = files.models(config)
+    yield from findings
+    for place in _places(config, tuple(bundles), {key: value for key, value in override.items() if value is not None}):
+        yield from files.secrets(place.name, place.broker)
+        yield from brokers.examine(place)
+
+
+def _places(
+    config: files.Config, bundles: tuple[Bundle, ...], override: dict[str, str | int]
+) -> Iterator[brokers.Place]:
+    mqtt = config.mqtt.model_copy(update=override)
+    if not isinstance(config, AgentConfig):
+        yield brokers.Place("mqtt", mqtt, mqtt.site, None, bundles, 0, has_workers=True)
+        return
+    device, frames = config.mqtt.device, config.limits.frame_bytes
+    yield brokers.Place("mqtt", mqtt, mqtt.site, device, bundles, frames, has_workers=config.uplink is None)
+    if config.uplink is not None:
+        yield brokers.Place("uplink", config.uplink, mqtt.site, device, bundles, 0, has_workers=True)
+
+
+def _show(console: Console, finding: Finding) -> None:
+    line = Text(f"{finding.level:<5}", style=_STYLES[finding.level])
+    line.append(f"{finding.check:<{_WIDTH}}{finding.says}", style="default")
+    console.print(line)
+    if finding.do:
+        console.print(Text(f"{'':<{5 + _WIDTH}}do: {finding.do}"))

@@ -1,0 +1,96 @@
+"""What the configuration names: whether it is there, readable for us, and not for others."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from popexd import bundle as bundles
+from popexd.bundle import Bundle
+from popexd.config import AgentConfig, Broker, WorkerConfig, load_agent, load_worker
+from popexd.errors import BundleError, ConfigurationError
+
+from . import certificates
+from .findings import Finding, fail, ok, warn
+
+Config = AgentConfig | WorkerConfig
+
+
+def configuration(path: Path | None) -> tuple[Config | None, Finding]:
+    """Read the agent's or a worker's configuration, whichever it is."""
+    try:
+        kind = _kind(path)
+        config: Config = load_worker(path) if kind == "worker" else load_agent(path)
+    except ConfigurationError as error:
+        return None, fail("configuration", str(error), "examples/ shows every key; popexd agent check says more")
+    if path is None:
+        return config, ok("configuration", "none given, the defaults apply")
+    mode = path.stat().st_mode
+    if mode & (stat.S_IWGRP | stat.S_IWOTH) and not path.is_symlink():
+        return config, fail("configuration", f"{path} can be changed by others", f"chmod go-w {path}")
+    return config, ok("configuration", f"{path}: a valid {kind}'s")
+
+
+def _kind(path: Path | None) -> str:
+    if path is None:
+        return "agent"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return "agent"  # its reader says what is wrong
+    return "worker" if "worker" in tables else "agent"
+
+
+def secrets(name: str, broker: Broker) -> Iterator[Finding]:
+    """Look at the files of a connection: passwords and keys are nobody else's, certificates not about to expire."""
+    for key in ("password_file", "key_file"):
+        path = getattr(broker, key)
+        if path is None:
+            continue
+        where = f"{name}.{key} {path}"
+        if not os.access(path, os.R_OK):
+            yield fail("permissions", f"{where}: not readable for {_who()}", f"chown it to {_who()}, chmod 600")
+        elif path.stat().st_mode & 0o077:
+            yield warn("permissions", f"{where}: readable for others", f"chmod 600 {path}")
+        else:
+            yield ok("permissions", f"{where}: its owner's alone")
+    for key in ("cert_file", "ca_file"):
+        path = getattr(broker, key)
+        if path is not None:
+            yield certificates.of_file(f"{name}.{key}", path)
+
+
+def cache(folder: Path) -> Finding:
+    """Look whether measurements can be kept; without, every start measures again."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if os.access(place, os.W_OK | os.X_OK):
+        return ok("permissions", f"{folder}: measurements can be kept")
+    return warn("permissions", f"{folder}: not writable for {_who()}", "set runtime.cache_folder, or chown it")
+
+
+def models(config: Config) -> tuple[list[Bundle], list[Finding]]:
+    """Load every bundle the configuration names."""
+    names = config.model.names if isinstance(config, WorkerConfig) else (config.model.bundle,)
+    loaded, findings = [], []
+    for name in names:
+        try:
+            loaded.append(bundles.load(name))
+        except BundleError as error:
+            findings.append(fail("model", str(error), "copy the bundle again, whole"))
+        else:
+            findings.append(ok("model", f"{loaded[-1].name}, fingerprint {loaded[-1].fingerprint[:12]}"))
+    return loaded, findings
+
+
+def _who() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

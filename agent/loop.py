@@ -37,7 +37,7 @@ _LEVELS = {
     "uplink.lost": logging.WARNING,
     "worker.lost": logging.WARNING,
 }
-_STATUS_REPORTS = 7
+_STATUS_SECONDS = 60.0
 _EVENTS_PER_SECOND = 5.0
 _EVENTS_BURST = 20.0
 
@@ -111,7 +111,7 @@ class Loop:
         self.brain = brain
         self.progress = 0
         self.status = "planning"
-        self._reports: deque[Mapping[str, Any]] = deque(maxlen=_STATUS_REPORTS)
+        self._reports: deque[tuple[float, Mapping[str, Any]]] = deque()
         self._mailbox = mailbox
         self._compute = compute
         self._buses = buses
@@ -183,9 +183,14 @@ class Loop:
             return [ev.Wakeup()]
         if isinstance(item, FrameArrived):
             return self._inlet.frame(item)
-        if isinstance(item, Arrived):
-            return item.parse(item.message)
-        return [item]
+        return self._parsed(item) if isinstance(item, Arrived) else [item]
+
+    def _parsed(self, arrived: Arrived) -> list[ev.Event]:
+        try:
+            return arrived.parse(arrived.message)
+        except Exception:  # what comes from outside is dropped and counted, never fatal
+            log.exception("message.failed", topic=arrived.message.topic)
+            return [ev.ReplyRejected("internal")]
 
     # ------------------------------------------------------------------------------------------ out
 
@@ -246,8 +251,7 @@ class Loop:
     def _decided(self, decided: ev.Decided, _now: float) -> None:
         made = decided.decision
         log.info("plan.decided", plan_id=made.plan_id, cut=made.cut, codec=made.form["codec"], reason=made.reason)
-        latest = self._reports[-1] if self._reports else {}
-        self.status = render.status(self._model, made, self._reports[0] if self._reports else {}, latest)
+        self._tell(made)
         payload = render.decision(made, self._model).to_bytes()
         for bus in self._buses.each:
             bus.retain(self._topics.decision, payload)
@@ -256,12 +260,17 @@ class Loop:
         self._report(ev.Report(self.brain.figures(now)), now)
 
     def _report(self, report: ev.Report, now: float) -> None:
-        self._reports.append(report.figures)
-        decision = self.brain.world.planner.decision
-        self.status = render.status(self._model, decision, self._reports[0], report.figures)
+        self._reports.append((now, report.figures))
+        while len(self._reports) > 1 and now - self._reports[1][0] > _STATUS_SECONDS:
+            self._reports.popleft()
+        self._tell(self.brain.world.planner.decision)
         payload = render.metrics(report.figures, self._started_at, now).to_bytes()
         for bus in self._buses.each:
             bus.retain(self._topics.metrics, payload, qos=0)
+
+    def _tell(self, made: ev.Decision | None) -> None:
+        before, now = (self._reports[0][1], self._reports[-1][1]) if self._reports else ({}, {})
+        self.status = render.status(self._model, made, before, now)
 
     def _respond(self, answer: ev.Respond, _now: float) -> None:
         self._buses.site.publish(self._topics.response(answer.verb), render.response(answer).to_bytes(), qos=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from popexd.bundle import Bundle
 from popexd.bus.base import Message
 from popexd.coordinator import events as ev
 from popexd.errors import MessageRejected
@@ -13,6 +14,7 @@ from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState,
 from popexd.protocol.replies import ProbeReply, Reply
 from popexd.protocol.topics import REQUEST_VERBS, DeviceTopics
 from popexd.runtime.background import MachineProfile
+from popexd.validation import FINAL
 
 from .mailbox import FrameArrived
 
@@ -38,9 +40,9 @@ class Inlet:
 
     topics: DeviceTopics
     boot: str
-    fingerprint: str
+    bundle: Bundle
     _present: dict[str, WorkerState] = field(default_factory=dict)
-    _profiles: dict[str, WorkerProfile] = field(default_factory=dict)
+    _profiles: dict[str, MachineProfile] = field(default_factory=dict)
 
     def frame(self, arrived: FrameArrived) -> list[ev.Event]:
         """Turn a frame message into events; its payload is not looked at here."""
@@ -60,7 +62,7 @@ class Inlet:
         try:
             reply = Reply.from_bytes(message.payload)
             key = frame_key(self.boot, reply.frame_id)
-            return [_replied(key, reply)]
+            return [self._replied(key, reply)]
         except MessageRejected as error:
             return [ev.ReplyRejected(error.reason)]
 
@@ -92,51 +94,57 @@ class Inlet:
     def worker_state(self, message: Message) -> list[ev.Event]:
         """Turn a worker's presence into an event; one that does not hold our model is as good as absent."""
         worker = message.topic.split("/")[-2]
-        known = self._present.pop(worker, None)
         try:
             state = WorkerState.from_bytes(message.payload) if message.payload else None
         except MessageRejected as error:
             return [ev.ReplyRejected(f"worker-{error.reason}")]
-        if state is None or state.state == "offline" or self.fingerprint not in state.models.values():
+        if state is not None and state.tier == "device":
+            return [ev.ReplyRejected("worker-tier")]
+        known = self._present.pop(worker, None)
+        if state is None or state.state == "offline" or self.bundle.fingerprint not in state.models.values():
             tier = known.tier if known is not None else "cloud" if state is None else state.tier
             return [ev.WorkerChanged(worker, Tier.of(tier), False)]
         self._present[worker] = state
         return [self._found(worker, state)]
 
     def worker_profile(self, message: Message) -> list[ev.Event]:
-        """Turn a worker's profile into an event, if the worker is there."""
+        """Turn a worker's profile into an event, if the worker is there; one we cannot plan with counts as none."""
         worker = message.topic.split("/")[-2]
         self._profiles.pop(worker, None)
         if not message.payload:
             return []
         try:
-            profile = WorkerProfile.from_bytes(message.payload)
-            if self.fingerprint in profile.models:
-                MachineProfile.from_json(profile.models[self.fingerprint])
+            said = WorkerProfile.from_bytes(message.payload).models.get(self.bundle.fingerprint)
+            profile = None if said is None else MachineProfile.from_json(said)
         except MessageRejected as error:
             return [ev.ReplyRejected(f"worker-{error.reason}")]
+        if profile is None:
+            return []
+        if not profile.covers(self.bundle):
+            return [ev.ReplyRejected("worker-profile")]
         self._profiles[worker] = profile
         state = self._present.get(worker)
         return [] if state is None else [self._found(worker, state)]
 
     def _found(self, worker: str, state: WorkerState) -> ev.WorkerChanged:
-        profile = self._profiles.get(worker)
-        mine = None if profile is None else profile.models.get(self.fingerprint)
-        measured = None if mine is None else MachineProfile.from_json(mine)
-        return ev.WorkerChanged(worker, Tier.of(state.tier), True, measured)
+        return ev.WorkerChanged(worker, Tier.of(state.tier), True, self._profiles.get(worker))
 
-
-def _replied(key: int, reply: Reply) -> ev.Replied:
-    said = None
-    if reply.status == "ok":
-        if reply.class_index is None or reply.label is None or reply.confidence is None:
-            raise MessageRejected("field", "an answer without class_index, label or confidence")
-        said = ev.Classified(reply.class_index, reply.label, reply.confidence)
-    seconds = {part: value for part, value in reply.seconds.items() if 0 <= value < 3600}
-    tier = Tier.of(reply.tier)
-    return ev.Replied(
-        key, reply.attempt, reply.worker, tier, reply.bytes, seconds, said, reply.exit or "final", reply.error
-    )
+    def _replied(self, key: int, reply: Reply) -> ev.Replied:
+        """Check an answer against our model: what a worker says goes out under our name."""
+        said, left_at = None, reply.exit or FINAL
+        if reply.tier == "device":
+            raise MessageRejected("field", "tier: a worker is on the edge or in the cloud")
+        if reply.status == "ok":
+            if reply.class_index is None or reply.label is None or reply.confidence is None:
+                raise MessageRejected("field", "an answer without class_index, label or confidence")
+            if reply.label not in self.bundle.classes[reply.class_index : reply.class_index + 1]:
+                raise MessageRejected("field", f"class {reply.class_index} is not called {reply.label[:40]!r}")
+            if left_at not in (FINAL, *(branch.name for branch in self.bundle.exits)):
+                raise MessageRejected("field", f"no exit {left_at[:40]!r}")
+            said = ev.Classified(reply.class_index, reply.label, reply.confidence)
+        seconds = {part: value for part, value in reply.seconds.items() if 0 <= value < 3600}
+        tier = Tier.of(reply.tier)
+        return ev.Replied(key, reply.attempt, reply.worker, tier, reply.bytes, seconds, said, left_at, reply.error)
 
 
 def _text(data: bytes | None) -> str | None:

@@ -83,7 +83,7 @@ class Agent:
             lambda remote: self._graph(device, remote), brain_settings(config), self.boot, time.perf_counter
         )
         brain.world.planner.settings.updated({"thresholds": config.planner.thresholds}, brain.world.planner.exits)
-        inlet = Inlet(self.topics, self.boot, self.bundle.fingerprint)
+        inlet = Inlet(self.topics, self.boot, self.bundle)
         self.compute = Compute(runner, config.limits, slowdown, self._mailbox.post)
         model = (self.bundle.name, self.bundle.fingerprint)
         self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model)

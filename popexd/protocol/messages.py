@@ -83,9 +83,19 @@ def parse_json(payload: bytes) -> dict[str, Any]:
         data = json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise MessageRejected("json", f"not JSON: {error}") from error
+    if b"\\u" in payload and not _is_text(data):
+        raise MessageRejected("json", "half a surrogate pair, which no text of ours could repeat")
     if not isinstance(data, dict):
         raise MessageRejected("json", f"a JSON {type(data).__name__}, expected an object")
     return data
+
+
+def _is_text(data: Any) -> bool:
+    try:
+        json.dumps(data, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class AgentState(Payload):

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -67,7 +67,7 @@ def photo(index: int) -> bytes:
     return scene(index, 11, (160, 120)).jpeg()
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+def until(condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Return the first true value of `condition`; fail when there is none in time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
@@ -98,7 +98,7 @@ class Watch:
         """Hear no more."""
         self.bus.stop()
 
-    def until(self, condition: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    def until(self, condition: Callable[[], T | None], what: str, seconds: float = PATIENCE_SECONDS) -> T:
         """Return the first true value of `condition`, asked anew at every message; fail when there is none in time."""
         deadline = time.monotonic() + seconds
         with self._changed:
@@ -148,9 +148,7 @@ class Watch:
 
     def metrics(self) -> MetricsPayload:
         """The agent's newest metrics."""
-        found = self.until(lambda: self.last(TOPICS.metrics, MetricsPayload), "metrics")
-        assert found is not None
-        return found
+        return self.until(lambda: self.last(TOPICS.metrics, MetricsPayload), "metrics")
 
     def agent_is(self, state: str) -> bool:
         """Whether the agent's retained state says so."""
@@ -176,9 +174,7 @@ class Watch:
 
     def worker_metrics(self, name: str) -> WorkerMetrics:
         """A worker's newest metrics."""
-        found = self.until(lambda: self.last(TOPICS.worker(name, "metrics"), WorkerMetrics), f"metrics of {name}")
-        assert found is not None
-        return found
+        return self.until(lambda: self.last(TOPICS.worker(name, "metrics"), WorkerMetrics), f"metrics of {name}")
 
     # ---------------------------------------------------------------------------------------- what one does to it
 
@@ -319,31 +315,35 @@ class Rig:
         self._stack.callback(program.stop)
         return program
 
-    def agent_tables(self, port: int, uplink: int | None = None, *, cut: str = "input camera", **over: Any) -> Tables:
+    def agent_tables(
+        self, port: int, uplink: int | None = None, *, cut: str = "input camera", **over: Mapping[str, Any]
+    ) -> Tables:
         """An agent's configuration that pins where frames are cut: `cut` is a point and a codec, or `measured`."""
         tables: Tables = {
             "mqtt": {"port": port, "site": TOPICS.site, "device": TOPICS.device},
             "planner": {"mode": "cloud"},
             "probe": {"interval_seconds": 1.0},
-            "metrics": {"interval_seconds": 0.2},
+            "metrics": {"interval_seconds": 0.1},
             "runtime": {"threads": THREADS, "cache_folder": str(self.caches.folder(cut))},
         }
         if uplink is not None:
             tables["uplink"] = {"port": uplink}
         return _over(tables, over)
 
-    def worker_tables(self, port: int, name: str = "w1", *, cut: str = "input camera", **over: Any) -> Tables:
+    def worker_tables(
+        self, port: int, name: str = "w1", *, cut: str = "input camera", **over: Mapping[str, Any]
+    ) -> Tables:
         """A worker's configuration; `cut` as with the agent."""
         tables: Tables = {
             "mqtt": {"port": port, "site": TOPICS.site},
             "worker": {"name": name},
-            "metrics": {"interval_seconds": 0.2},
+            "metrics": {"interval_seconds": 0.1},
             "runtime": {"threads": THREADS, "cache_folder": str(self.caches.folder(cut))},
         }
         return _over(tables, over)
 
 
-def _over(tables: Tables, over: Tables) -> Tables:
+def _over(tables: Tables, over: Mapping[str, Mapping[str, Any]]) -> Tables:
     return {name: {**tables.get(name, {}), **over.get(name, {})} for name in {**tables, **over}}
 
 

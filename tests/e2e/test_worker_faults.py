@@ -38,9 +38,8 @@ def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
     """Two workers share the load; what the dead one had, the other answers."""
     broker = rig.broker()
     watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
-    slow = {"runtime": {"slowdown": 60.0}}
-    doomed = rig.program("worker", rig.worker_tables(broker.port, "doomed", **slow))
-    other = rig.program("worker", rig.worker_tables(broker.port, "other", **slow))
+    doomed = rig.program("worker", rig.worker_tables(broker.port, "doomed", runtime={"slowdown": 60.0}))
+    other = rig.program("worker", rig.worker_tables(broker.port, "other", runtime={"slowdown": 60.0}))
     rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}))
     watch.cut_is("input")
     watch.until(lambda: len(watch.events("worker.found")) == 2, "both workers")

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from popexd.coordinator.corrections import ENVELOPE_BYTES
 from popexd.coordinator.events import Classified, Forget, Run, RunDone, RunFailed
 from popexd.errors import FrameRejected, PopexdError
-from popexd.estimators import RunningMedian
 from popexd.logs import get_logger
 from popexd.protocol import codec
 from popexd.protocol.codec import Encoded
 from popexd.runtime import frames
+from popexd.runtime.background import MachineProfile
 from popexd.runtime.segments import SegmentRunner
 from popexd.validation import FINAL
 
@@ -45,23 +45,26 @@ class Compute:
     Arguments:
         runner: the model.
         limits: what a frame may be.
-        slowdown: laboratory: every order takes so many times longer, and says so.
+        pace: laboratory: the profile of a slower machine; every order takes what it would take there, and says so.
         post: takes the outcome; called on this thread.
 
     """
 
     def __init__(
-        self, runner: SegmentRunner, limits: frames.Limits, slowdown: float, post: Callable[[RunDone | RunFailed], None]
+        self,
+        runner: SegmentRunner,
+        limits: frames.Limits,
+        pace: MachineProfile | None,
+        post: Callable[[RunDone | RunFailed], None],
     ) -> None:
         self.runner = runner
         self.progress = 0
         self._limits = limits
-        self._slowdown = slowdown
+        self._pace = pace
         self._post = post
         self._orders: SimpleQueue[Run | Forget | None] = SimpleQueue()
         self._works: dict[int, _Work] = {}
         self._shipments: dict[int, dict[str, Encoded]] = {}
-        self._usual: dict[object, RunningMedian] = {}
         self._thread = threading.Thread(target=self._serve, name="compute", daemon=True)
 
     def start(self) -> None:
@@ -139,17 +142,26 @@ class Compute:
         )
 
     def _brake(self, order: Run, seconds: float) -> float:
-        """Laboratory: sleep until the order took as long as a slower machine would take; return by how much slower.
+        """Laboratory: sleep until the order took what the slower machine takes; return how much longer that was.
 
-        The usual seconds of such an order count, not these: a hiccup of this machine is not to grow along.
+        What it takes is the profile's, not so many times what was measured just now: a hiccup is not to grow along.
         """
-        if self._slowdown <= 1:
+        if self._pace is None:
             return 1.0
-        usual = self._usual.setdefault((order.segments, order.exit, order.codec, order.decode), RunningMedian(15))
-        usual.add(seconds)
-        goal = self._slowdown * (usual.value or seconds)
+        goal = self._pace_seconds(self._pace, order)
         time.sleep(max(0.0, goal - seconds))
         return max(1.0, goal / seconds)
+
+    def _pace_seconds(self, pace: MachineProfile, order: Run) -> float:
+        seconds = sum(pace.segments[name] for name in order.segments)
+        if order.exit is not None and order.exit != FINAL:
+            seconds += pace.exits[order.exit]
+        if order.decode:
+            seconds += pace.frame_seconds
+        if order.codec is not None and order.codec != "camera":
+            ran = order.segments[-1] if order.segments else "input"
+            seconds += pace.encode.get(ran, {}).get(order.codec, 0.0)
+        return seconds
 
     def _classify(self, order: Run, work: _Work) -> Classified | None:
         if order.exit is None:

@@ -84,7 +84,7 @@ class Agent:
         )
         brain.world.planner.settings.updated({"thresholds": config.planner.thresholds}, brain.world.planner.exits)
         inlet = Inlet(self.topics, self.boot, self.bundle)
-        self.compute = Compute(runner, config.limits, slowdown, self._mailbox.post)
+        self.compute = Compute(runner, config.limits, device if slowdown > 1 else None, self._mailbox.post)
         model = (self.bundle.name, self.bundle.fingerprint)
         self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model)
         self.loop.on_failure = self._on_failure

@@ -9,6 +9,7 @@ from popexd.bundle import Bundle
 from popexd.bus.base import Message
 from popexd.coordinator import events as ev
 from popexd.errors import MessageRejected
+from popexd.logs import get_logger
 from popexd.plan import Tier
 from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState, parse_json
 from popexd.protocol.replies import ProbeReply, Reply
@@ -18,7 +19,13 @@ from popexd.validation import FINAL
 
 from .mailbox import FrameArrived
 
+log = get_logger("agent")
+
 _LONGEST_FRAME_ID = 256
+_LONGEST_TRANSACTION = 1024
+_LONGEST_NAME = 128
+_CLIENT = "client"
+"""The user property in which whoever sends a request may say who it is."""
 
 
 def frame_key(boot: str, text: str) -> int:
@@ -80,16 +87,17 @@ class Inlet:
         transaction: Any = None
         try:
             fields = parse_json(message.payload) if message.payload else {}
-            said = fields.get("transaction")
-            transaction = said if isinstance(said, str | int) and not isinstance(said, bool) else None
+            transaction = _transaction(fields.get("transaction"))
             RequestPayload.from_bytes(message.payload or b"{}")
+            _check_verb(verb)
         except MessageRejected as error:
-            return [ev.RequestRejected(verb, error.reason, error.detail, transaction)]
-        if verb not in REQUEST_VERBS:
-            detail = f"{verb[:40]!r}, expected one of {', '.join(REQUEST_VERBS)}"
-            return [ev.RequestRejected(verb, "verb", detail, transaction)]
+            log.warning("request.rejected", verb=verb[:40], reason=error.reason, **_asked(message, transaction))
+            return [ev.RequestRejected(verb, error.reason, error.detail[:200], transaction)]
         known = {name: value for name, value in fields.items() if name not in ("schema", "transaction")}
-        return [ev.RequestReceived(verb, transaction, known)]
+        asked = _asked(message, transaction)
+        note = log.debug if verb == "status" else log.info
+        note("request.received", verb=verb, keys=", ".join(sorted(known))[:200], **asked)
+        return [ev.RequestReceived(verb, transaction, known, asked["asked_by"])]
 
     def worker_state(self, message: Message) -> list[ev.Event]:
         """Turn a worker's presence into an event; one that does not hold our model is as good as absent."""
@@ -145,6 +153,26 @@ class Inlet:
         seconds = {part: value for part, value in reply.seconds.items() if 0 <= value < 3600}
         tier = Tier.of(reply.tier)
         return ev.Replied(key, reply.attempt, reply.worker, tier, reply.bytes, seconds, said, left_at, reply.error)
+
+
+def _check_verb(verb: str) -> None:
+    if verb not in REQUEST_VERBS:
+        raise MessageRejected("verb", f"{verb[:40]!r}, expected one of {', '.join(REQUEST_VERBS)}")
+
+
+def _transaction(said: object) -> str | int | None:
+    if said is None or isinstance(said, bool) or not isinstance(said, str | int):
+        return None
+    if len(said) > _LONGEST_TRANSACTION if isinstance(said, str) else abs(said) >= 1 << 63:
+        raise MessageRejected("transaction", f"expected at most {_LONGEST_TRANSACTION} characters, or 64 bits")
+    return said
+
+
+def _asked(message: Message, transaction: str | int | None) -> dict[str, Any]:
+    """Say what is known of who asks: MQTT does not tell a subscriber, so it is what the sender says of itself."""
+    said = dict(message.user_properties).get(_CLIENT, "")
+    asked_by = said if said.isprintable() and 0 < len(said) <= _LONGEST_NAME else None
+    return {"asked_by": asked_by, "transaction": transaction}
 
 
 def _text(data: bytes | None) -> str | None:

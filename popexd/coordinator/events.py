@@ -142,11 +142,12 @@ class SpeedMeasured:
 
 @dataclass(frozen=True, slots=True)
 class RequestReceived:
-    """Someone asks for something; `fields` are the request's own."""
+    """Someone asks for something; `fields` are the request's own, `asked_by` is who it says it is, if it does."""
 
     verb: str
     transaction: str | int | None
     fields: Mapping[str, Any] = field(default_factory=dict)
+    asked_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

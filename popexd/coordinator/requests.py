@@ -11,6 +11,8 @@ from popexd.errors import InputError
 if TYPE_CHECKING:
     from popexd.coordinator.brain import Coordinator
 
+_LONGEST_ERROR = 500
+
 
 def carry_out(brain: Coordinator, request: RequestReceived, now: float) -> Respond | None:
     """Carry out a request; return the response, None where no transaction asks for one."""
@@ -25,7 +27,7 @@ def carry_out(brain: Coordinator, request: RequestReceived, now: float) -> Respo
 def _respond(request: RequestReceived, data: dict[str, Any] | None = None, error: str | None = None) -> Respond | None:
     if request.transaction is None:
         return None
-    return Respond(request.verb, request.transaction, data, error)
+    return Respond(request.verb, request.transaction, data, error and error[:_LONGEST_ERROR])
 
 
 def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str, Any]:
@@ -40,7 +42,8 @@ def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str,
         return {"plan_id": planner.decision.plan_id, "cut": planner.decision.cut}
     if request.verb == "set":
         world.adopt(planner.settings.updated(request.fields, planner.exits), "set", now)
-        world.notice("settings.changed", **request.fields)
+        asked = {"transaction": request.transaction, "asked_by": request.asked_by}
+        world.notice("settings.changed", **request.fields, **asked)
         return asdict(planner.settings)
     decision = planner.decision
     return {

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 
 from popexd.errors import MessageRejected
+from popexd.protocol.nesting import MAX_DEPTH, nested_deeper
 
 MAX_JSON_BYTES = 1_000_000
 
@@ -79,10 +80,12 @@ def parse_json(payload: bytes) -> dict[str, Any]:
     """
     if len(payload) > MAX_JSON_BYTES:
         raise MessageRejected("too-large", f"{len(payload)} bytes of JSON, expected at most {MAX_JSON_BYTES}")
+    if nested_deeper(payload):
+        raise MessageRejected("json", f"nested more than {MAX_DEPTH} deep")
     try:
         data = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise MessageRejected("json", f"not JSON: {error}") from error
+        raise MessageRejected("json", f"not JSON: {str(error)[:80]}") from error
     if b"\\u" in payload and not _is_text(data):
         raise MessageRejected("json", "half a surrogate pair, which no text of ours could repeat")
     if not isinstance(data, dict):

@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from popexd.errors import MessageRejected
 from popexd.plan import Tier
 from popexd.protocol.codec import DTYPES, MAX_AXES, MAX_ELEMENTS, Encoded, is_feature_codec, is_image_codec
+from popexd.protocol.nesting import nested_deeper
 from popexd.protocol.replies import Probe, ProbeReply, Reply, Sender, parse_probe, probe
 from popexd.protocol.topics import valid_name
 
@@ -231,6 +232,8 @@ def _read(payload: bytes, limits: TensorLimits) -> tuple[dict[str, str], dict[st
         raise TensorRejected("header", f"a header of {length} bytes, expected at most {limits.header_bytes}")
     if 8 + length > len(payload):
         raise TensorRejected("truncated", f"{len(payload)} bytes with a header of {length}")
+    if nested_deeper(payload[8 : 8 + length]):
+        raise TensorRejected("header", "nested too deeply")
     try:
         header = json.loads(payload[8 : 8 + length], object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from popexd.errors import FrameRejected
+from popexd.protocol.nesting import nested_deeper
 
 ImageFormat = Literal["jpeg", "png", "webp"]
 _FORMATS = ("JPEG", "PNG", "WEBP")
@@ -173,6 +174,8 @@ def _is_stump(payload: bytes) -> bool:
 
 
 def _json_member(text: bytes) -> bytes:
+    if nested_deeper(text):
+        raise FrameRejected("json", "nested too deeply")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -16,6 +16,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PopexdError(Exception):
     """The ancestor of every error raised on purpose."""
@@ -38,7 +40,14 @@ class BundleError(InputError):
 
 
 class Infeasible(PopexdError):
-    """No plan satisfies the constraints; the text says which constraint fails and by how much."""
+    """No plan satisfies the constraints; the text says which constraint fails and by how much.
+
+    `nearest` holds the plans that come closest, where the solver looked for them.
+    """
+
+    def __init__(self, text: str = "", nearest: tuple[Any, ...] = ()) -> None:
+        super().__init__(text)
+        self.nearest = nearest
 
 
 class Rejected(PopexdError):

@@ -77,6 +77,11 @@ class Validation:
             raise ProfileError("joint.confidence: expected numbers in 0..1")
 
     @property
+    def mass(self) -> NDArray[np.float64]:
+        """Share of each sample: [samples], together 1."""
+        return self._mass
+
+    @property
     def final_accuracy(self) -> float:
         """Accuracy of the final exit, every sample counted alike: what codecs are measured against."""
         return float(self.correct[-1].mean())

@@ -17,7 +17,7 @@ from importlib import import_module
 from popexd.errors import InputError
 from popexd.solvers.problem import MODES, OBJECTIVES, Problem, Solution
 
-__all__ = ["MODES", "NAMES", "OBJECTIVES", "Problem", "Solution", "solve", "solver"]
+__all__ = ["MODES", "NAMES", "NOTES", "OBJECTIVES", "Problem", "Solution", "solve", "solver"]
 
 _FUNCTIONS = {
     "brute-force": "popexd.solvers.brute_force:brute_force",
@@ -35,6 +35,12 @@ _FUNCTIONS = {
 
 NAMES = tuple(sorted(_FUNCTIONS))
 """The solvers there are."""
+
+NOTES = {
+    "hpa": "reconstructed from the public abstract and patent",
+    "hpa-guard": "the best of hpa, each tier alone, dads and neurosurgeon",
+}
+"""What has to be said with a solver's answer."""
 
 
 def solver(name: str) -> Callable[[Problem], Solution]:

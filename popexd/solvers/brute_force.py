@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from popexd.cut import crossings
 from popexd.errors import InputError
 from popexd.latency import predict
 from popexd.plan import Plan, Tier
 from popexd.profile import INPUT, Exit, LayerGraph
+from popexd.solvers.placement import codecs_by_sender
 from popexd.solvers.problem import Problem, Solution
 from popexd.solvers.selection import Candidates, select
 
@@ -20,7 +20,8 @@ LIMIT = 200_000
 
 
 def brute_force(problem: Problem) -> Solution:
-    """Price every monotone choice of tiers, every subset of the branches that can run, and every codec per sender.
+    """Price every monotone choice of tiers, every subset of the branches that can run (with every threshold, where
+    they are swept), and every codec per sender.
 
     Works on any DAG and three tiers, in time exponential in the layers; it is what other solvers are tested against.
 
@@ -48,21 +49,24 @@ def every_plan(problem: Problem) -> Iterator[Plan]:
             codecs = {sender.label: name for sender, name in zip(frame.codecs, names, strict=True)}
             for size in range(len(frame.branches) + 1):
                 for running in combinations(frame.branches, size):
-                    yield Plan(frame.tiers, problem.exit_choices(running), codecs)
+                    for levels in product(*(problem.levels(branch) for branch in running)):
+                        thresholds = {branch.name: level for branch, level in zip(running, levels, strict=True)}
+                        yield Plan(frame.tiers, problem.exit_choices_at(thresholds), codecs)
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """One placement of the layers, the branches that can run in it, and the codecs each sender can use."""
+    """One placement of the layers, the branches that can run in it and their settings, the codecs senders can use."""
 
     tiers: dict[str, Tier]
     branches: list[Exit]
     codecs: dict[Tier, list[str]]
+    settings: int
 
     @property
     def count(self) -> int:
         """How many plans it makes."""
-        return math.prod(len(names) for names in self.codecs.values()) << len(self.branches)
+        return math.prod(len(names) for names in self.codecs.values()) * self.settings
 
 
 def _frames(problem: Problem) -> Iterator[_Frame]:
@@ -71,16 +75,8 @@ def _frames(problem: Problem) -> Iterator[_Frame]:
         if problem.finisher is not None and any(tiers[sink] is not problem.finisher for sink in graph.sinks):
             continue
         runnable = [branch for branch in graph.exits if problem.can_run(branch, tiers[branch.after])]
-        yield _Frame(tiers, runnable, _codecs(problem, tiers))
-
-
-def _codecs(problem: Problem, tiers: dict[str, Tier]) -> dict[Tier, list[str]]:
-    """By sender, the codecs that every tensor it sends can be encoded with."""
-    found: dict[Tier, list[str]] = {}
-    for crossing in crossings(Plan(tiers), problem.graph):
-        able = problem.codec_names(crossing.point)
-        found[crossing.source] = [name for name in found.get(crossing.source, able) if name in able]
-    return found
+        settings = math.prod(1 + len(problem.levels(branch)) for branch in runnable)
+        yield _Frame(tiers, runnable, codecs_by_sender(problem, tiers), settings)
 
 
 def placements(graph: LayerGraph, tiers: tuple[Tier, ...]) -> Iterator[dict[str, Tier]]:

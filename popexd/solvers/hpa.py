@@ -13,8 +13,8 @@ from popexd.solvers.neurosurgeon import neurosurgeon
 from popexd.solvers.placement import best, hop_seconds, needs_objective, plans
 from popexd.solvers.problem import Problem, Solution
 
-LABEL = "hpa (reconstructed)"
-GUARD = "hpa with guard (best of the simple plans)"
+NAME = "hpa"
+GUARD = "hpa-guard"
 
 Placement = dict[str, Tier]
 
@@ -41,7 +41,7 @@ def hpa(problem: Problem) -> Solution:
     """
     needs_objective(problem, "hpa", "seconds")
     tiers = Greedy(problem).placement()
-    return best(problem, plans(problem, tiers), LABEL)
+    return best(problem, plans(problem, tiers), NAME)
 
 
 def guarded(problem: Problem) -> Solution:
@@ -176,7 +176,7 @@ class Replanner:
     def __post_init__(self) -> None:
         self.centre = self.problem
         self.tiers = Greedy(self.problem).placement()
-        self.solution = best(self.problem, plans(self.problem, self.tiers), LABEL)
+        self.solution = best(self.problem, plans(self.problem, self.tiers), NAME)
 
     def update(self, problem: Problem) -> Solution:
         """Take new times and rates of the same graph; return the plan, `touched` says what was looked at."""
@@ -188,7 +188,7 @@ class Replanner:
         local = greedy.placed(self.tiers, stale)
         self.touched = frozenset(greedy.touched)
         old, new, whole = (
-            best(problem, plans(problem, tiers), LABEL) for tiers in (self.tiers, local, greedy.placement())
+            best(problem, plans(problem, tiers), NAME) for tiers in (self.tiers, local, greedy.placement())
         )
         candidates = [(old, self.tiers), (new, local)]
         kept = min(candidates, key=lambda pair: pair[0].prediction.seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -122,6 +122,14 @@ class Problem:
             known = runs and (graph.validation is not None or branch.name in graph.thresholds)
             choices[branch.name] = ExitChoice(runs, graph.threshold(branch.name) if known else None)
         return choices
+
+    def exit_choices_at(self, thresholds: Mapping[str, float]) -> dict[str, ExitChoice]:
+        """Every branch's choice when those named run, each from its threshold."""
+        usual = self.exit_choices(branch for branch in self.graph.exits if branch.name in thresholds)
+        return {
+            name: choice if choice.threshold is None else ExitChoice(True, thresholds[name])
+            for name, choice in usual.items()
+        }
 
     def levels(self, branch: Exit) -> tuple[float, ...]:
         """The thresholds that `branch` may have, rising; just its own where none are swept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -74,6 +74,68 @@ class Candidates:
         return column
 
 
+@dataclass(frozen=True)
+class Constraint:
+    """One figure of a plan that must reach, or not exceed, a bound.
+
+    `figure` is the name of a column of `Candidates`.
+    """
+
+    name: str
+    figure: str
+    bound: float
+    at_least: bool
+    unit: str = ""
+
+    def excess(self, table: Candidates) -> Column:
+        """By how much each row fails; zero or less where it holds."""
+        column: Column = getattr(table, self.figure)
+        return self.bound - column if self.at_least else column - self.bound
+
+    @property
+    def slack(self) -> float:
+        """What is forgiven as rounding."""
+        return 1e-12 * max(1.0, abs(self.bound))
+
+    def met(self, table: Candidates) -> NDArray[np.bool_]:
+        """Which rows satisfy it."""
+        holds: NDArray[np.bool_] = self.excess(table) <= self.slack
+        return holds
+
+    def miss(self, excess: float) -> str:
+        """Say by how much a plan fails."""
+        reached = self.bound - excess if self.at_least else self.bound + excess
+        side = "short" if self.at_least else "over"
+        return (
+            f"{self.name} {self.bound:g}{self.unit}: the best plan has {reached:.6g}{self.unit}, "
+            f"{excess:.3g}{self.unit} {side}"
+        )
+
+
+def constraints(problem: Problem) -> list[Constraint]:
+    """List what the problem demands."""
+    latency = "p95_seconds" if problem.objective == "p95" else "seconds"
+    found = []
+    if problem.min_accuracy is not None:
+        found.append(Constraint("min_accuracy", "accuracy", problem.min_accuracy, at_least=True))
+    if problem.deadline_seconds is not None:
+        found.append(Constraint("deadline_seconds", latency, problem.deadline_seconds, at_least=False, unit=" s"))
+    if problem.max_packet_bytes is not None:
+        limit = problem.max_packet_bytes
+        found.append(Constraint("max_packet_bytes", "packet_bytes", limit, at_least=False, unit=" bytes"))
+    if problem.frames_per_second:
+        limit = 1.0 / problem.frames_per_second
+        found.append(Constraint("busiest stage", "bottleneck_seconds", limit, at_least=False, unit=" s"))
+    if problem.min_agreement > 0:
+        found.append(Constraint("min_agreement", "agreement", problem.min_agreement, at_least=True))
+    return found
+
+
+def tolerance(value: float) -> float:
+    """How far above `value` a cost may be and still be equal to it."""
+    return TIE + 1e-12 * abs(value)
+
+
 def select(problem: Problem, table: Candidates) -> int:
     """Return the row that wins.
 
@@ -83,7 +145,7 @@ def select(problem: Problem, table: Candidates) -> int:
     Raises:
         Infeasible: no row satisfies the constraints; says which fails and by how much.
     """
-    rows = np.flatnonzero(_all_met(_constraints(problem, table), len(table)))
+    rows = np.flatnonzero(all_met(constraints(problem), table))
     if rows.size == 0:
         raise Infeasible(explain(problem, table))
     ranking = [
@@ -100,78 +162,45 @@ def select(problem: Problem, table: Candidates) -> int:
             break
         values = column[rows]
         least = values.min()
-        rows = rows[values <= least + TIE + 1e-12 * abs(least)]
+        rows = rows[values <= least + tolerance(least)]
     return int(rows[0])
 
 
-@dataclass(frozen=True)
-class _Constraint:
-    """One column that must reach, or not exceed, a bound."""
-
-    name: str
-    column: Column
-    bound: float
-    at_least: bool
-    unit: str = ""
-
-    @property
-    def excess(self) -> Column:
-        """By how much each row fails; zero or less where it holds."""
-        difference: Column = self.bound - self.column if self.at_least else self.column - self.bound
-        return difference
-
-    @property
-    def met(self) -> NDArray[np.bool_]:
-        holds: NDArray[np.bool_] = self.excess <= 1e-12 * max(1.0, abs(self.bound))
-        return holds
-
-    def miss(self, rows: NDArray[np.bool_] | slice = slice(None)) -> str:
-        """How close the best of `rows` comes."""
-        best = float(np.nanmin(self.excess[rows]))
-        reached = self.bound - best if self.at_least else self.bound + best
-        side = "short" if self.at_least else "over"
-        return (
-            f"{self.name} {self.bound:g}{self.unit}: the best plan has {reached:.6g}{self.unit}, "
-            f"{best:.3g}{self.unit} {side}"
-        )
-
-
-def _constraints(problem: Problem, table: Candidates) -> list[_Constraint]:
-    latency = table.p95_seconds if problem.objective == "p95" else table.seconds
-    found = []
-    if problem.min_accuracy is not None:
-        found.append(_Constraint("min_accuracy", table.accuracy, problem.min_accuracy, at_least=True))
-    if problem.deadline_seconds is not None:
-        found.append(_Constraint("deadline_seconds", latency, problem.deadline_seconds, at_least=False, unit=" s"))
-    if problem.max_packet_bytes is not None:
-        limit = problem.max_packet_bytes
-        found.append(_Constraint("max_packet_bytes", table.packet_bytes, limit, at_least=False, unit=" bytes"))
-    if problem.frames_per_second:
-        limit = 1.0 / problem.frames_per_second
-        found.append(_Constraint("busiest stage", table.bottleneck_seconds, limit, at_least=False, unit=" s"))
-    if problem.min_agreement > 0:
-        found.append(_Constraint("min_agreement", table.agreement, problem.min_agreement, at_least=True))
-    return found
-
-
-def _all_met(constraints: Iterable[_Constraint], count: int) -> NDArray[np.bool_]:
-    rows = np.ones(count, dtype=bool)
-    for constraint in constraints:
-        rows &= constraint.met
+def all_met(demands: Iterable[Constraint], table: Candidates) -> NDArray[np.bool_]:
+    """Which rows satisfy all of `demands`."""
+    rows = np.ones(len(table), dtype=bool)
+    for constraint in demands:
+        rows &= constraint.met(table)
     return rows
+
+
+NOTHING = "no plan is possible: no allowed codec fits any cut, and the device cannot run all layers"
 
 
 def explain(problem: Problem, table: Candidates) -> str:
     """Say which constraint no candidate satisfies, and by how much; or how close they come to all together."""
     if len(table) == 0:
-        return "no plan is possible: no allowed codec fits any cut, and the device cannot run all layers"
-    constraints = _constraints(problem, table)
-    alone = [constraint for constraint in constraints if not constraint.met.any()]
+        return NOTHING
+
+    def least(constraint: Constraint, others: Iterable[Constraint]) -> float | None:
+        rows = all_met(others, table)
+        return float(np.nanmin(constraint.excess(table)[rows])) if rows.any() else None
+
+    return complaint(constraints(problem), least)
+
+
+def complaint(demands: Sequence[Constraint], least: Callable[[Constraint, Sequence[Constraint]], float | None]) -> str:
+    """Say what cannot be met; `least` finds the least excess over one bound where the others given are kept."""
+    alone = []
+    for constraint in demands:
+        excess = least(constraint, ())
+        if excess is not None and excess > constraint.slack:
+            alone.append(constraint.miss(excess))
     if alone:
-        return "; ".join(constraint.miss() for constraint in alone)
+        return "; ".join(alone)
     texts = []
-    for constraint in constraints:
-        rest = _all_met((other for other in constraints if other is not constraint), len(table))
-        if rest.any():
-            texts.append(constraint.miss(rest))
+    for constraint in demands:
+        excess = least(constraint, [other for other in demands if other is not constraint])
+        if excess is not None:
+            texts.append(constraint.miss(excess))
     return "the constraints hold one by one but not together: " + " or ".join(texts or ["no two of them do"])

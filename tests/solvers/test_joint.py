@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from popexd.errors import Infeasible, InputError
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier
-from popexd.profile import INPUT, LayerGraph
-from popexd.solvers import MODES, OBJECTIVES, Problem, Solution, solve
+from popexd.profile import INPUT, Layer, LayerGraph
+from popexd.solvers import MODES, Problem, Solution, solve
+from popexd.solvers.problem import TARGETS, THRESHOLDS
 from tests.graphs import (
     CLOUD,
     DEVICE,
@@ -28,6 +29,7 @@ from tests.graphs import (
     two_branches,
     uplink,
 )
+from tests.solvers.tables import tabled
 
 
 def joint(problem: Problem) -> Solution:
@@ -48,21 +50,28 @@ def outcome(name: str, problem: Problem) -> tuple[object, ...]:
 
 
 def random_problem(seed: int) -> Problem:
-    """A chain over two or three tiers with exits, codecs, table and constraints of all kinds."""
+    """Chains and DAGs over two or three tiers with exits, codecs, table, jitter and constraints of all kinds."""
     rng = random.Random(seed)
     tiers = rng.choice([(DEVICE, CLOUD), (DEVICE, EDGE), tuple(Tier), tuple(Tier)])
     rich = rng.random() < 0.6
-    graph = random_chain(rng, rng.randint(1, 5), rng.randint(0, 3), tiers, rich=rich)
+    make = rng.choice([random_chain, random_chain, random_dag])
+    graph = make(rng, rng.randint(1, 5), rng.randint(0, 3 if make is random_chain else 2), tiers, rich=rich)
+    network = random_network(rng)
+    if rng.random() < 0.3:
+        links = (network.uplink, network.edge_uplink, network.direct)
+        network = NetworkState(*(link and replace(link, jitter_seconds=rng.choice([0.0, 0.02])) for link in links))
     return Problem(
         graph,
-        random_network(rng),
+        network,
         min_accuracy=rng.choice([None, None, 0.6, 0.7]) if rich else None,
         deadline_seconds=rng.choice([None, None, 0.05, 0.1]),
-        objective=rng.choice(OBJECTIVES),
+        objective=rng.choice(TARGETS),
         codecs=rng.choice([None, None, None, frozenset({"f32", "q8"}), frozenset({"f32"})]),
         min_agreement=rng.choice([0.0, 0.0, 0.3]),
         max_packet_bytes=rng.choice([None, None, 1e4]),
         mode=rng.choice(["auto", "auto", *MODES]),
+        thresholds=rng.choice([None, None, (0.3,), (0.3, 0.7)]) if rich and len(graph.exits) < 3 else None,
+        frames_per_second=rng.choice([None, None, None, 20.0]),
     )
 
 
@@ -254,12 +263,65 @@ def test_without_device_times_all_goes_up() -> None:
 
 
 def test_what_it_cannot_do_it_says() -> None:
-    """DAGs go to brute force; a dozen branches are the most."""
-    with pytest.raises(InputError, match=r"joint takes chains only .* expected brute-force"):
-        joint(Problem(random_dag(random.Random(1), 6, 0), uplink(8)))
-    many = chain([1.0] * 20, [10.0] * 20, [(k, 0.1, 0.5) for k in range(1, 15)], 2)
-    with pytest.raises(InputError, match="up to 12 exits and this model has 14"):
+    """So many exits that their settings cannot be gone through; a graph of too many cuts, but for the time."""
+    many = chain([1.0] * 20, [10.0] * 20, [(k, 0.1, 0.5) for k in range(1, 18)], 2)
+    with pytest.raises(InputError, match=r"up to 100,000 settings of the exits and here are 131,072 for 17 exits"):
         joint(Problem(many, uplink(8)))
+    with pytest.raises(InputError, match=r"too many cuts to list, so joint can minimise 'seconds' only"):
+        joint(Problem(wide(), uplink(8), objective="bytes"))
+
+
+def wide() -> LayerGraph:
+    """Sixteen layers side by side: 65,536 cuts."""
+    layers = tuple(Layer(f"v{i}", (INPUT,), {DEVICE: 0.01 * (i + 1), CLOUD: 0.001}, 10.0) for i in range(16))
+    return LayerGraph("wide", 10_000, layers)
+
+
+def test_a_graph_of_too_many_cuts_is_solved_exactly_all_the_same() -> None:
+    """By the cut instead of the list; under the solver's own name."""
+    found = joint(Problem(wide(), uplink(8)))
+
+    assert found.solver == "joint"
+    assert found.prediction.seconds == solve("exact", Problem(wide(), uplink(8))).prediction.seconds
+
+
+def swept(seed: int, **constraints: float) -> Problem:
+    """A chain on which its branches pay, with a believable table, thresholds swept."""
+    return Problem(tabled(two_branches(0, 0), seed=seed), uplink(2), thresholds=THRESHOLDS, **constraints)  # type: ignore[arg-type]
+
+
+def test_sweeping_thresholds_never_loses() -> None:
+    """The profile's own thresholds are among those swept, so time under the same accuracy can only fall."""
+    gained = 0
+    for seed in range(15):
+        fixed = joint(replace(swept(seed), thresholds=None))
+        accuracy = (fixed.prediction.accuracy or 0.0) - 0.03
+        fixed = joint(replace(swept(seed, min_accuracy=accuracy), thresholds=None))
+        free = joint(swept(seed, min_accuracy=accuracy))
+        assert free.prediction.seconds <= fixed.prediction.seconds + 1e-9
+        assert (free.prediction.accuracy or 0) >= accuracy - 1e-9
+        gained += free.prediction.seconds < fixed.prediction.seconds - 1e-6
+    assert gained > 5
+
+
+def test_thresholds_come_from_the_grid() -> None:
+    """Each is one of those asked for, or the branch's own; the plan says which, and the prediction is of them."""
+    for seed in range(10):
+        problem = swept(seed)
+        for name, choice in joint(problem).plan.exits.items():
+            assert not choice.runs or choice.threshold in {*THRESHOLDS, problem.graph.threshold(name)}
+
+
+def test_infeasible_names_the_nearest_plans() -> None:
+    """For each constraint the plan that comes closest to it, the others kept where that is possible."""
+    with pytest.raises(Infeasible) as caught:
+        joint(Problem(toy(10, 0.5), uplink(8), deadline_seconds=0.035, max_packet_bytes=100))
+    fast, small = caught.value.nearest
+
+    assert fast.prediction.seconds == pytest.approx(0.04)
+    assert fast.prediction.packet_bytes <= 100
+    assert small.prediction.packet_bytes == 10_000
+    assert small.prediction.seconds <= 0.035
 
 
 @pytest.mark.parametrize(

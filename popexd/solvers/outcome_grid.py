@@ -1,0 +1,111 @@
+"""What becomes of the frames for every choice of which branches run and from which confidence they answer, at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popexd.plan import ExitChoice
+from popexd.profile import Exit
+from popexd.solvers.problem import Problem
+from popexd.validation import Validation
+
+Column = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OutcomeGrid:
+    """One row per choice; `exits` are those that may run, as frames meet them.
+
+    Attributes:
+        exits: m side branches.
+        levels: by branch the thresholds it may have, rising; one place further means that it does not run.
+        chosen: [choices, m], places in `levels`.
+        runs: [choices, m], 1 where the branch runs.
+        reach: [choices, m + 1], share of frames that get to each branch, and to the end.
+        right: [choices, m + 1], share answered right by each branch and the end; None without a table.
+    """
+
+    exits: tuple[Exit, ...]
+    levels: tuple[tuple[float, ...], ...]
+    chosen: NDArray[np.intp]
+    runs: Column
+    reach: Column
+    right: Column | None
+
+    @classmethod
+    def of(cls, problem: Problem, exits: tuple[Exit, ...]) -> OutcomeGrid:
+        """Count every choice for branches met in this order."""
+        levels = tuple(problem.levels(branch) for branch in exits)
+        shape = tuple(len(each) + 1 for each in levels)
+        chosen = np.indices(shape, dtype=np.intp).reshape(len(exits), math.prod(shape)).T
+        runs = (chosen < np.array([len(each) for each in levels], dtype=np.intp)).astype(np.float64)
+        table = problem.graph.validation
+        if table is None:
+            answered = runs * np.array([branch.probability for branch in exits])
+            reach = np.concatenate([np.ones((len(runs), 1)), np.cumprod(1.0 - answered, axis=1)], axis=1)
+            return cls(exits, levels, chosen, runs, reach, None)
+        reach, right = _counted(table, exits, levels, shape)
+        return cls(exits, levels, chosen, runs, reach, right)
+
+    @property
+    def shares(self) -> Column:
+        """Share of frames answered by each branch, and by the end: [choices, m + 1]."""
+        left = np.concatenate([self.reach[:, 1:], np.zeros((len(self.reach), 1))], axis=1)
+        found: Column = self.reach - left
+        return found
+
+    def choices(self, problem: Problem, row: int) -> dict[str, ExitChoice]:
+        """The plan's word on every branch for one row."""
+        running = {
+            branch.name: levels[place]
+            for branch, levels, place in zip(self.exits, self.levels, self.chosen[row], strict=True)
+            if place < len(levels)
+        }
+        return problem.exit_choices_at(running)
+
+
+def _counted(
+    table: Validation, exits: Sequence[Exit], levels: Sequence[Sequence[float]], shape: tuple[int, ...]
+) -> tuple[Column, Column]:
+    """Count shares on the samples: one histogram of how many levels each sample passes at each branch, then sums.
+
+    With l the place of the threshold, a sample survives a branch iff it passes at most l of its levels.
+    """
+    mass = table.mass
+    rows = [table.exits.index(branch.name) for branch in exits]
+    passed = [
+        np.searchsorted(np.asarray(each, dtype=table.confidence.dtype), table.confidence[row], side="right")
+        for row, each in zip(rows, levels, strict=True)
+    ]
+    cell = np.asarray(np.ravel_multi_index(passed, shape) if exits else np.zeros(len(mass)), dtype=np.intp)
+    size = math.prod(shape)
+
+    def histogram(weights: Column) -> Column:
+        counts = np.asarray(np.bincount(cell, weights, minlength=size), dtype=np.float64)
+        return counts.reshape(shape or (1,))
+
+    reach, right = [np.ones(size)], []
+    survivors = histogram(mass)
+    for axis in range(len(exits)):
+        survivors = np.cumsum(survivors, axis=axis)
+        rest = tuple(range(axis + 1, len(exits)))
+        kept = survivors.sum(axis=rest, keepdims=True) if rest else survivors
+        reach.append(np.broadcast_to(kept, shape).ravel())
+        certain = histogram(mass * table.correct[rows[axis]])
+        for before in range(axis):
+            certain = np.cumsum(certain, axis=before)
+        certain = certain.sum(axis=rest, keepdims=True) if rest else certain
+        answered = certain.sum(axis=axis, keepdims=True) - np.cumsum(certain, axis=axis)
+        right.append(np.broadcast_to(answered, shape).ravel())
+    final = histogram(mass * table.correct[-1])
+    for axis in range(len(exits)):
+        final = np.cumsum(final, axis=axis)
+    right.append(final.ravel())
+    found = np.stack(reach, axis=1)
+    found[found < 1e-15] = 0.0  # what sums leave of nothing
+    return found, np.stack(right, axis=1)

@@ -265,8 +265,11 @@ def write_private(path: Path, text: str) -> None:
 def _dying_with_us() -> list[str]:
     """Return what to put before a command so that a killed parent does not leave it behind, where the system can.
 
-    The kernel counts the death of the thread that started the child, so only the main thread may ask for it.
+    The kernel counts the death of the thread that started the child, so only the main thread may ask for it. As a
+    service there is no need: systemd ends all of a unit, and lets nobody touch privileges.
     """
+    if "NOTIFY_SOCKET" in os.environ:
+        return []
     setpriv = shutil.which("setpriv")
     if setpriv is None or not sys.platform.startswith("linux"):
         return []

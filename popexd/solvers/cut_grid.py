@@ -182,74 +182,92 @@ class Rows:
 
 def rows(problem: Problem, pairs: Pairs, table: CodecTable) -> Rows:
     """Lay out every pair with every codec that its senders can use, in pairs' order."""
-    shipped = pairs.to_edge | pairs.to_cloud
-    first, second = table.usable(shipped), table.usable(pairs.passed)
-    pair, codec, second_codec = np.nonzero(first[:, :, None] & second[:, None, :])
-    network, links = problem.network, problem.network.links
-    route = network.route(Tier.DEVICE, Tier.CLOUD) or ()
+    return _Layout(problem, pairs, table).rows()
 
-    def summed(sent: Sets, costs: Column, chosen: Index) -> Column:
-        """Costs of all that is sent, with the codec chosen in each row."""
-        found: Column = (sent.astype(np.float64) @ costs)[pair, chosen]
+
+class _Layout:
+    """What the rows are made of: which hops each uses, what crosses them, with which codec."""
+
+    def __init__(self, problem: Problem, pairs: Pairs, table: CodecTable) -> None:
+        self.problem, self.pairs, self.table = problem, pairs, table
+        self.shipped = pairs.to_edge | pairs.to_cloud
+        first, second = table.usable(self.shipped), table.usable(pairs.passed)
+        self.pair, self.codec, self.second_codec = np.nonzero(first[:, :, None] & second[:, None, :])
+        route = problem.network.route(Tier.DEVICE, Tier.CLOUD) or ()
+        self.direct, self.relays = "direct" in route, "edge" in route
+        self.straight = "device" in route
+        out, self.up, self.onwards = (
+            np.asarray(sent.any(axis=1))[self.pair] for sent in (pairs.to_edge, pairs.to_cloud, pairs.passed)
+        )
+        self.uses: dict[str, Sets] = {
+            "device": out | (self.up & self.straight),
+            "direct": self.up & self.direct,
+            "edge": self.onwards | (self.up & self.relays),
+        }
+        self.link = {hop: problem.network.links.get(hop, NO_LINK) for hop in self.uses}
+
+    def first(self, sent: Sets, costs: Column) -> Column:
+        """Costs of all that is `sent` with the device's codec, by row."""
+        found: Column = (sent.astype(np.float64) @ costs)[self.pair, self.codec]
         return found
 
-    out, up, onwards = (np.asarray(sent.any(axis=1))[pair] for sent in (pairs.to_edge, pairs.to_cloud, pairs.passed))
-    size = summed(shipped, table.bytes, codec)
-    to_edge, to_cloud = (summed(sent, table.bytes, codec) for sent in (pairs.to_edge, pairs.to_cloud))
-    passed = summed(pairs.passed, table.bytes, second_codec)
-    none = np.zeros(len(pair))
-    by_device = size if "device" in route else to_edge
-    by_direct = to_cloud if "direct" in route else none
-    by_edge = passed + (to_cloud if "edge" in route else none)
-    uses = {
-        "device": (out | up) if "device" in route else out,
-        "direct": up if "direct" in route else np.zeros(len(pair), dtype=bool),
-        "edge": onwards | (up if "edge" in route else False),
-    }
-    link = {hop: links.get(hop, NO_LINK) for hop in uses}
-    only_cloud = pairs.to_cloud & ~pairs.to_edge
-    return Rows(
-        pair=pair,
-        codec=codec,
-        second_codec=second_codec,
-        encode=summed(shipped, table.encode, codec),
-        device_link=8.0 * by_device / link["device"].bits_per_second,
-        direct_link=8.0 * by_direct / link["direct"].bits_per_second,
-        edge_decode=summed(pairs.to_edge, table.decode, codec),
-        second_encode=summed(pairs.passed, table.encode, second_codec),
-        edge_link=8.0 * by_edge / link["edge"].bits_per_second,
-        cloud_decode=summed(pairs.to_cloud, table.decode, codec) + summed(pairs.passed, table.decode, second_codec),
-        first_wait=_per_hop(uses, link, ("device", "direct"), "round_trip_seconds"),
-        second_wait=_per_hop(uses, link, ("edge",), "round_trip_seconds"),
-        first_variance=_per_hop(uses, link, ("device", "direct"), "jitter_seconds", 2),
-        second_variance=_per_hop(uses, link, ("edge",), "jitter_seconds", 2),
-        final_back=_answers_back(problem, uses, link, (pairs.second != pairs.first)[pair], up | onwards),
-        bytes=by_device + by_direct,
-        packet=np.maximum(np.maximum(by_device, by_direct), by_edge),
-        quality=np.exp(summed(pairs.to_edge, table.quality, codec)),
-        second_quality=np.exp(
-            summed(only_cloud, table.quality, codec) + summed(pairs.passed, table.quality, second_codec)
-        ),
-        agreement=np.exp(summed(shipped, table.agreement, codec) + summed(pairs.passed, table.agreement, second_codec)),
-    )
+    def second(self, costs: Column) -> Column:
+        """Costs of all that the edge passes on with its own codec, by row."""
+        found: Column = (self.pairs.passed.astype(np.float64) @ costs)[self.pair, self.second_codec]
+        return found
 
+    def loads(self) -> dict[str, Column]:
+        """Bytes per hop."""
+        to_edge, to_cloud = (self.first(sent, self.table.bytes) for sent in (self.pairs.to_edge, self.pairs.to_cloud))
+        return {
+            "device": self.first(self.shipped, self.table.bytes) if self.straight else to_edge,
+            "direct": to_cloud * self.direct,
+            "edge": self.second(self.table.bytes) + to_cloud * self.relays,
+        }
 
-def _per_hop(
-    uses: dict[str, Sets], link: dict[str, Link], hops: tuple[str, ...], figure: str, power: int = 1
-) -> Column:
-    """What a frame meets once on each of these hops that it crosses."""
-    found = np.zeros(len(next(iter(uses.values()))))
-    for hop in hops:
-        found += uses[hop] * getattr(link[hop], figure) ** power
-    return found
+    def rows(self) -> Rows:
+        """Put the columns together."""
+        pairs, table = self.pairs, self.table
+        only_cloud = pairs.to_cloud & ~pairs.to_edge
+        loads = self.loads()
+        busy = {hop: 8.0 * load / self.link[hop].bits_per_second for hop, load in loads.items()}
+        return Rows(
+            pair=self.pair,
+            codec=self.codec,
+            second_codec=self.second_codec,
+            encode=self.first(self.shipped, table.encode),
+            device_link=busy["device"],
+            direct_link=busy["direct"],
+            edge_decode=self.first(pairs.to_edge, table.decode),
+            second_encode=self.second(table.encode),
+            edge_link=busy["edge"],
+            cloud_decode=self.first(pairs.to_cloud, table.decode) + self.second(table.decode),
+            first_wait=self.met_once(("device", "direct"), "round_trip_seconds"),
+            second_wait=self.met_once(("edge",), "round_trip_seconds"),
+            first_variance=self.met_once(("device", "direct"), "jitter_seconds", 2),
+            second_variance=self.met_once(("edge",), "jitter_seconds", 2),
+            final_back=self.final_back(),
+            bytes=loads["device"] + loads["direct"],
+            packet=np.maximum.reduce(list(loads.values())),
+            quality=np.exp(self.first(pairs.to_edge, table.quality)),
+            second_quality=np.exp(self.first(only_cloud, table.quality) + self.second(table.quality)),
+            agreement=np.exp(self.first(self.shipped, table.agreement) + self.second(table.agreement)),
+        )
 
+    def met_once(self, hops: tuple[str, ...], figure: str, power: int = 1) -> Column:
+        """What a frame meets once on each of these hops that it crosses."""
+        found = np.zeros(len(self.pair))
+        for hop in hops:
+            found += self.uses[hop] * getattr(self.link[hop], figure) ** power
+        return found
 
-def _answers_back(
-    problem: Problem, uses: dict[str, Sets], link: dict[str, Link], on_edge: Sets, in_cloud: Sets
-) -> Column:
-    """Seconds of the final answer's way: over the direct link if something came by it, else the way it came."""
-    back = {hop: each.transfer_seconds(problem.graph.result_bytes) for hop, each in link.items()}
-    relayed = uses["device"] * back["device"] + uses["edge"] * back["edge"]
-    from_cloud = np.where(uses["direct"], back["direct"], relayed)
-    found: Column = np.where(in_cloud, from_cloud, np.where(on_edge, back["device"], 0.0))
-    return found
+    def final_back(self) -> Column:
+        """Seconds of the final answer's way: over the direct link if something came by it, else the way it came."""
+        size = self.problem.graph.result_bytes
+        back = {hop: link.transfer_seconds(size) for hop, link in self.link.items()}
+        relayed = self.uses["device"] * back["device"] + self.uses["edge"] * back["edge"]
+        from_cloud = np.where(self.uses["direct"], back["direct"], relayed)
+        on_edge = (self.pairs.second != self.pairs.first)[self.pair]
+        below = np.where(on_edge, back["device"], 0.0)
+        found: Column = np.where(self.up | self.onwards, from_cloud, below)
+        return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -83,6 +84,9 @@ class Watch:
     def __init__(self, port: int, *filters: str) -> None:
         self.bus = MqttBus(MqttSettings(port=port))
         self._heard: list[Message] = []
+        self._by_topic: defaultdict[str, list[Message]] = defaultdict(list)
+        self._answers: defaultdict[str, dict[bytes, ResultPayload]] = defaultdict(dict)
+        self._transactions = itertools.count(1)
         self._changed = threading.Condition()
         for topic_filter in filters or ("popexd/#",):
             self.bus.subscribe(topic_filter, self._hear)
@@ -92,6 +96,10 @@ class Watch:
     def _hear(self, message: Message) -> None:
         with self._changed:
             self._heard.append(message)
+            self._by_topic[message.topic].append(message)
+            if matches(TOPICS.results("+"), message.topic):
+                answer = ResultPayload.from_bytes(message.payload)
+                self._answers[answer.frame_id][message.payload] = answer
             self._changed.notify_all()
 
     def stop(self) -> None:
@@ -108,12 +116,14 @@ class Watch:
         return found
 
     def _summary(self) -> str:
-        last = {message.topic: message.payload[:300] for message in self._heard if message.topic.startswith("popexd/")}
-        return "\n".join(f"{topic} {payload!r}" for topic, payload in last.items())
+        last = {topic: heard[-1] for topic, heard in self._by_topic.items() if topic.startswith("popexd/")}
+        return "\n".join(f"{topic} {message.payload[:300]!r}" for topic, message in last.items())
 
     def messages(self, topic_filter: str) -> list[Message]:
         """What was heard on matching topics, oldest first."""
         with self._changed:
+            if "+" not in topic_filter and "#" not in topic_filter:
+                return list(self._by_topic.get(topic_filter, ()))
             return [message for message in self._heard if matches(topic_filter, message.topic)]
 
     def payloads(self, topic_filter: str, kind: type[P]) -> list[P]:
@@ -129,17 +139,14 @@ class Watch:
 
     def results(self) -> dict[str, list[ResultPayload]]:
         """Every different answer by frame id: the same one byte for byte counts once."""
-        found: defaultdict[str, dict[bytes, ResultPayload]] = defaultdict(dict)
-        for message in self.messages(TOPICS.results("+")):
-            answer = ResultPayload.from_bytes(message.payload)
-            found[answer.frame_id][message.payload] = answer
-        return {frame_id: list(answers.values()) for frame_id, answers in found.items()}
+        with self._changed:
+            return {frame_id: list(answers.values()) for frame_id, answers in self._answers.items()}
 
     def answer(self, frame_id: str) -> ResultPayload:
         """Wait for the one answer of a frame."""
-        answers = self.until(lambda: self.results().get(frame_id), f"the answer to {frame_id}")
+        answers = self.until(lambda: self._answers.get(frame_id), f"the answer to {frame_id}")
         assert len(answers) == 1
-        return answers[0]
+        return next(iter(answers.values()))
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The events of this name, with all their fields."""
@@ -183,8 +190,9 @@ class Watch:
         named = () if frame_id is None else (("frame_id", frame_id),)
         self.bus.publish(TOPICS.frames(camera), payload, qos=1, user_properties=named, **properties)
 
-    def ask(self, verb: str, transaction: str, **fields: Any) -> ResponsePayload:
+    def ask(self, verb: str, transaction: str | None = None, **fields: Any) -> ResponsePayload:
         """Send a request and wait for its response."""
+        transaction = transaction or f"t{next(self._transactions)}"
         self.bus.publish(TOPICS.request(verb), json.dumps({"transaction": transaction, **fields}).encode(), qos=1)
         return self.response(verb, transaction)
 

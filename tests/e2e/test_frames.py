@@ -24,7 +24,7 @@ def watch(module_rig: Rig) -> Watch:
 @pytest.fixture(params=["device", "cloud"])
 def mode(request: pytest.FixtureRequest, watch: Watch) -> str:
     """Where frames are finished: decoded here, or sent on without a look."""
-    watch.ask("set", f"mode for {request.node.name}", mode=request.param)
+    watch.ask("set", mode=request.param)
     watch.cut_is({"device": "output", "cloud": "input"}[request.param])
     return str(request.param)
 

@@ -92,7 +92,7 @@ $(RUNTIME): pyproject.toml constraints.txt | $(VENV)/bin/pip
 
 $(FULL): pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@echo "Installing popexd with everything for training and tests into $(VENV); torch alone takes minutes" >&2
-	$(PIP_INSTALL) '.[train,dev]'
+	$(PIP_INSTALL) '.[train,plot,dev]'
 	@touch $(RUNTIME) $@
 
 clean:

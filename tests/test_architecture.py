@@ -29,6 +29,7 @@ FLOORS = {
     "popexd.criteria": 0,
     "popexd.network": 0,
     "popexd.complaints": 0,
+    "popexd.arrays": 0,
     "popexd.latency": 1,
     "popexd.estimators": 1,
     "popexd.solvers": 1,
@@ -60,7 +61,14 @@ BESIDES = {
     "popexd.changes": ("popexd.config",),
     "popexd.complaints": (),
     "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol", "popexd.solvers"),
-    "popexd.bundle": ("popexd.errors", "popexd.plan", "popexd.profile", "popexd.validation", "popexd.protocol"),
+    "popexd.bundle": (
+        "popexd.arrays",
+        "popexd.errors",
+        "popexd.plan",
+        "popexd.profile",
+        "popexd.validation",
+        "popexd.protocol",
+    ),
 }
 
 # Who may import what is not ours. numpy is everyone's.
@@ -68,6 +76,7 @@ DOORS = {
     "apscheduler": ("agent.schedule",),
     "cryptography": ("broker.authority", "popexd.cli.doctor.certificates"),
     "cv2": ("popexd.cli.sources",),
+    "matplotlib": ("popexd.lab.plots",),
     "networkx": ("popexd.solvers",),
     "onnx": ("popexd.training",),
     "onnxruntime": ("popexd.runtime",),

@@ -55,6 +55,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     "Plan": {
         "profile": Entry("measure a bundle's segments on this machine", "popexd.cli.profile:profile"),
         "plan": Entry("one decision for a profile and a link", "popexd.cli.plan:plan"),
+        "compare": Entry("every solver side by side on the same problem", "popexd.cli.compare:compare"),
         "simulate": Entry(
             "agent, workers and links on a virtual clock, faults drawn from seeds", "popexd.cli.simulate:simulate"
         ),
@@ -66,7 +67,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
 }
 
 # What each optional extra of the distribution brings: a missing one is the user's to install, not a fault.
-EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "train", "onnxscript": "train"}
+EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "train", "onnxscript": "train", "matplotlib": "plot"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

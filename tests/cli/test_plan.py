@@ -136,7 +136,13 @@ def test_infeasible_is_a_negative_answer(run: Run, toy: Path, capsys: pytest.Cap
             "min_accuracy: 0.9, but the profile of 'toy' knows no accuracies",
         ),
         ((), "Missing option '--uplink-mbps'"),
-        (("--uplink-mbps", "fast"), "Invalid value for '--uplink-mbps'"),
+        (("--uplink-mbps", "fast"), "--uplink-mbps: 'fast', expected a positive number of Mbit/s, or one of: cat1, 3g"),
+        (("--uplink-mbps", 8, "--jitter-ms", -1), "--jitter-ms: -1, expected zero or more milliseconds"),
+        (("--uplink-mbps", 8, "--thresholds", "high"), "--thresholds: 'high', expected own, sweep, or levels in 0..1"),
+        (("--uplink-mbps", 8, "--thresholds", "0.5,2"), "--thresholds: '0.5,2', expected own, sweep, or levels"),
+        (("--uplink-mbps", 8, "--max-packet-bytes", -5), "max_packet_bytes: -5, expected a number, zero or more"),
+        (("--uplink-mbps", 8, "--frames-per-second", "nan"), "frames_per_second: nan, expected a number, zero or more"),
+        (("--uplink-mbps", 8, "--guard"), "--guard: with solver 'joint', expected hpa"),
     ],
 )
 def test_bad_options_are_one_line(
@@ -168,16 +174,95 @@ def test_a_bad_file_is_one_line(
     assert said.err.count("\n") == 1
 
 
-def test_a_graph_that_branches_is_sent_to_brute_force(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing is approximated silently: the default solver says what it does and which one does the rest."""
+def branching(tmp_path: Path) -> Path:
+    """The toy with a shortcut."""
     data = json.loads(json.dumps(TOY))
     data["layers"][2]["after"] = ["v1", "v2"]
-    path = written(tmp_path, data)
+    return written(tmp_path, data)
 
-    assert run("plan", path, "--uplink-mbps", 8, "--gamma", 10) == 2
-    assert "joint takes chains only" in (said := capsys.readouterr().err)
-    assert "expected brute-force" in said
-    assert run("plan", path, "--uplink-mbps", 8, "--gamma", 10, "--solver", "brute-force", "--json") == 0
+
+@pytest.mark.parametrize("name", ["joint", "exact", "brute-force"])
+def test_a_graph_that_branches_is_solved(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The default takes it as it is; the exact solvers agree."""
+    options = ("--uplink-mbps", 8, "--gamma", 10, "--solver", name, "--json")
+
+    assert run("plan", branching(tmp_path), *options) == 0
     assert json.loads(capsys.readouterr().out)["cut"] == "output"
+
+
+def test_a_solver_for_chains_says_who_takes_the_rest(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is approximated silently."""
+    options = ("--uplink-mbps", 8, "--gamma", 10, "--solver", "shortest-path")
+
+    assert run("plan", branching(tmp_path), *options) == 2
+    assert "shortest-path takes chains only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "mbps"), [("3g", 1.1), ("4g", 5.85), ("wifi", 18.88), ("cat1", 0.13), ("4G", 5.85)])
+def test_presets_are_the_papers_rates(
+    run: Run, toy: Path, capsys: pytest.CaptureFixture[str], name: str, mbps: float
+) -> None:
+    """By name as by number."""
+    seconds = []
+    for rate in (name, mbps):
+        assert run("plan", toy, "--uplink-mbps", rate, "--gamma", 100, "--solver", "neurosurgeon", "--json") == 0
+        seconds.append(json.loads(capsys.readouterr().out)["expected_seconds"])
+
+    assert seconds[0] == seconds[1]
+
+
+def test_jitter_shows_in_the_percentile(run: Run, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not in the mean."""
+    found = []
+    for jitter in (0, 20):
+        assert run("plan", toy, "--uplink-mbps", 8, "--gamma", 500, "--jitter-ms", jitter, "--json") == 0
+        found.append(json.loads(capsys.readouterr().out))
+
+    assert found[0]["expected_seconds"] == found[1]["expected_seconds"]
+    assert found[1]["p95_seconds"] > found[0]["p95_seconds"] + 0.03
+
+
+def test_hpa_says_what_it_is_and_has_a_guard(run: Run, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The heuristic as it is, labelled; the guard beside it, named."""
+    assert run("plan", toy, "--uplink-mbps", 8, "--gamma", 10, "--solver", "hpa", "--guard", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+
+    assert (found["solver"], found["guard"]["solver"]) == ("hpa", "hpa-guard")
+    assert "reconstructed" in found["note"]
+    assert found["guard"]["expected_seconds"] <= found["expected_seconds"]
+    assert run("plan", toy, "--uplink-mbps", 8, "--gamma", 10, "--solver", "hpa", "--guard") == 0
+    assert "guard: the best of hpa" in capsys.readouterr().out
+
+
+def test_infeasible_shows_the_nearest_plans(run: Run, toy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As lines, or as JSON; the reason stays one line on standard error."""
+    options = ("--uplink-mbps", 8, "--gamma", 10, "--deadline-ms", 20)
+    assert run("plan", toy, *options) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith("nearest: cut after v2, 31.5 ms")
+    assert said.err.count("\n") == 1
+    assert run("plan", toy, *options, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["infeasible"].startswith("deadline_seconds 0.02 s")
+    assert [plan["cut"] for plan in found["nearest"]] == ["v2"]
+
+
+def test_thresholds_are_swept_where_accuracy_counts(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a bound on accuracy the usual grid, unless said otherwise."""
+    from tests.graphs import two_branches
+    from tests.solvers.tables import tabled
+
+    path = written(tmp_path, tabled(two_branches(0, 0)).to_json())
+    chosen = []
+    for options in (("--min-accuracy", 0.7), ("--min-accuracy", 0.7, "--thresholds", "own"), ("--thresholds", "0.5,1")):
+        assert run("plan", path, "--uplink-mbps", 2, *options, "--json") == 0
+        exits = json.loads(capsys.readouterr().out)["exits"]
+        chosen.append({choice["threshold"] for choice in exits.values() if choice["runs"]})
+
+    assert chosen == [{0.6}, set(), {0.5}]

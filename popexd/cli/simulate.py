@@ -49,13 +49,14 @@ def simulate(
 
 
 def _play(start: int, end: int) -> tuple[int, int, int, list[str]]:
-    from popexd.simulation.agent_world import BrokenPromiseError, play
+    from popexd.simulation.agent_world import BrokenPromiseError
+    from popexd.simulation.play import play
 
     frames = answers = decisions = 0
     broken = []
     for number in range(start, min(start + _CHUNK, end)):
         try:
-            world = play(number)
+            world = play(number).world
         except BrokenPromiseError as error:
             broken.append(str(error))
         else:
@@ -66,10 +67,11 @@ def _play(start: int, end: int) -> tuple[int, int, int, list[str]]:
 
 
 def _replay(seed: int) -> None:
-    from popexd.simulation.agent_world import BrokenPromiseError, play
+    from popexd.simulation.agent_world import BrokenPromiseError
+    from popexd.simulation.play import play
 
     try:
-        world = play(seed, trace=True)
+        world = play(seed, trace=True).world
     except BrokenPromiseError as error:
         typer.echo(str(error))
         raise typer.Exit(1) from None

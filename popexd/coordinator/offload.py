@@ -18,7 +18,7 @@ _PATIENCE_FACTOR = 3.0
 _PATIENCE_SECONDS = 0.1
 _RESCUE_FACTOR = 1.5
 _RESCUE_SECONDS = 0.05
-_SOON_SECONDS = 0.01
+_SOON_SECONDS = 0.001
 
 Answered = Callable[[Frame, Classified, str, Tier, Mapping[str, float], float], None]
 
@@ -66,25 +66,22 @@ class Offload:
         shipped = self.shipped
         if not itinerary.route or not shipped or decision is None:
             return Room(True)
-        overdue_at = min(frame.overdue_at for frame in shipped)
         segments = tuple(name for stage in itinerary.route for name in stage.segments)
         owed = [(frame.deadline_at, frame.rescue_seconds) for frame in shipped]
         owed.append((self._due(waiting), self._rescue_seconds(segments, not itinerary.needs_decoding, now)))
         latest = self._latest_starts(owed)
-        if overdue_at <= now and len(shipped) > 1:
+        safe = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False)) and latest[-1] >= now
+        gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
+        overdue_at = min(frame.overdue_at for frame in shipped)
+        overdue = overdue_at <= now
+        excess = self.uplink.backlog_seconds(now) - shipped[-1].expected_seconds if len(shipped) > 1 else 0.0
+        if safe and not gap and excess <= 0 and len(shipped) < (2 if overdue else _MOST_SHIPPED):
+            return Room(True)
+        if overdue:
             # The frame would block the device for a while: only where the others can wait for that.
             alone = self.planner.device_seconds(self.planner.profiled.names, True, now)
             return Room(False, overdue=min(latest) >= now + alone)
-        safe = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False)) and latest[-1] >= now
-        gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
-        if not safe or gap or len(shipped) >= _MOST_SHIPPED:
-            return Room(False, again_at=max(overdue_at, now + _SOON_SECONDS))
-        if len(shipped) < 2:
-            return Room(True)
-        excess = self.uplink.backlog_seconds(now) - shipped[-1].expected_seconds
-        if excess <= 0:
-            return Room(True)
-        return Room(False, again_at=max(min(overdue_at, now + excess), now + _SOON_SECONDS))
+        return Room(False, again_at=min(overdue_at, now + max(excess, _SOON_SECONDS)) if excess > 0 else overdue_at)
 
     def _due(self, waiting: Waiting) -> float:
         return waiting.at + self.planner.settings.deadline_seconds
@@ -193,6 +190,8 @@ class Offload:
     def _giving_up(self) -> list[tuple[float, Frame]]:
         """When to give each shipped frame up: in time for the device to keep the deadline, if it can."""
         shipped = self.shipped
+        if not shipped:
+            return []
         latest = self._latest_starts([(frame.deadline_at, frame.rescue_seconds) for frame in shipped])
         return [
             (min(frame.patient_until, max(at, frame.overdue_at)), frame)

@@ -1,4 +1,4 @@
-"""The daemon's own brain among simulated compute, link, broker and workers; faults are drawn from a seed."""
+"""The daemon's own brain among simulated compute, link, broker and workers, on a virtual clock."""
 
 from __future__ import annotations
 
@@ -6,152 +6,198 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.corrections import ENVELOPE_BYTES
 from popexd.plan import Tier
+from popexd.profile import INPUT, LayerGraph
 from popexd.simulation import model
 from popexd.simulation.clock import Clock
-from popexd.simulation.network import Faults, SimulatedLink
-from popexd.validation import FINAL
+from popexd.simulation.network import SimulatedLink
+from popexd.simulation.workers import SimulatedWorker, Workers
+from popexd.validation import Validation
 
 _REPLY_BYTES = 500
-_BROKEN = b"broken"
-
-
-@dataclass
-class SimulatedWorker:
-    """One stateless worker: takes messages in turn, answers, can crash, stop and come back."""
-
-    name: str
-    alive: bool = False
-    stopped: bool = False
-    free_at: float = 0.0
-    era: int = 0
-    waiting: list[Any] = field(default_factory=list)
+_PRESENCE_BYTES = 300
+BROKEN = b"broken"
 
 
 class BrokenPromiseError(AssertionError):
     """An invariant does not hold; the seed replays it."""
 
 
-class AgentWorld:
-    """One seed's world; `run` plays it to the end and `check` says whether every promise was kept."""
+@dataclass(frozen=True)
+class Conditions:
+    """What a world is like before anything happens in it; `noise` is by how much times vary, up and down."""
 
-    def __init__(self, seed: int, trace: bool = False) -> None:
-        self.seed = seed
-        self.chance = random.Random(seed)
+    graph: LayerGraph
+    settings: Settings = field(default_factory=Settings)
+    bits_per_second: float = 10e6
+    delay_seconds: float = 0.01
+    jitter_seconds: float = 0.0
+    workers: tuple[Tier, ...] = (Tier.CLOUD,)
+    noise: tuple[float, float] = (0.9, 1.3)
+    failures: float = 0.0
+    max_packet_bytes: int | None = None
+
+
+class AgentWorld:
+    """Carries out what the brain orders, and raises `BrokenPromiseError` as soon as a promise is broken."""
+
+    def __init__(self, conditions: Conditions, chance: random.Random, trace: bool = False) -> None:
+        self.conditions = conditions
+        self.chance = chance
+        self.graph = conditions.graph
         self.clock = Clock()
-        self.graph = model.graph(self.chance)
-        self.deadline_seconds = 2.0
-        dwell = self.chance.choice([0.5, 2.0])
-        settings = Settings(PlannerSettings(deadline_seconds=self.deadline_seconds, dwell_seconds=dwell), 3.0)
-        self.brain = Coordinator(lambda profiles: model.assemble(self.graph, profiles), settings, boot="s")
-        rate = 10 ** self.chance.uniform(5.5, 8)
-        self.up = SimulatedLink(self.clock, self.chance, rate, self.chance.uniform(0.0005, 0.05))
-        self.down = SimulatedLink(self.clock, self.chance, 10 * rate, self.up.delay_seconds)
-        self.workers = [SimulatedWorker(f"w{index}") for index in range(self.chance.choice([1, 1, 2, 3]))]
+        self.device_slowdown = 1.0
+        self.brain = Coordinator(lambda known: model.assemble(self.graph, known), conditions.settings, boot="s")
+        rate, delay = conditions.bits_per_second, conditions.delay_seconds
+        self.up = SimulatedLink(self.clock, chance, rate, delay, conditions.jitter_seconds)
+        self.down = SimulatedLink(self.clock, chance, 10 * rate, delay)
+        members = [SimulatedWorker(f"w{index}", tier) for index, tier in enumerate(conditions.workers)]
+        self.workers = Workers(self.clock, chance, self.graph, self._classified, members)
+        self.workers.failures = conditions.failures
         self.connected = False
-        self.turn = 0
-        self.running: int | None = None
-        self.samples: dict[int, int] = {}
-        self.tier_segments = dict.fromkeys(self.graph.names)
+        self.announced: dict[str, Tier] = {}
         self.answers: dict[int, ev.Answer] = {}
+        self.answered_at: dict[int, float] = {}
         self.decisions: list[ev.Decision] = []
+        self.effects: dict[int, list[str]] = {}
         self.published = 0
+        self.handled = 0
         self.drained = False
         self.trace: list[str] | None = [] if trace else None
+        self._running: int | None = None
+        self._samples: dict[int, int] = {}
+        self._sizes: dict[int, int] = {}
+        self._at: dict[int, str] = {}
+        self._shipments: dict[int, tuple[str, str, int]] = {}
         self._wake_at = float("inf")
+        self._carry_out(self.brain.start(0.0))
 
     # ------------------------------------------------------------------------------------------ the shell
 
     def tell(self, event: ev.Event) -> None:
         """Hand an event to the brain and carry out what it orders."""
-        self._note(f"> {event}")
+        self.handled += 1
+        self._note("> ", event)
         self._carry_out(self.brain.handle(event, self.clock.now))
 
     def _carry_out(self, effects: list[ev.Effect]) -> None:
         for effect in effects:
-            self._note(f"    < {effect}")
-            if isinstance(effect, ev.Run):
-                self._compute(effect)
-            elif isinstance(effect, ev.Ship):
-                self._publish(effect)
-            elif isinstance(effect, ev.SendProbe):
-                self._probe(effect)
-            elif isinstance(effect, ev.Answer):
-                self._answered(effect)
-            elif isinstance(effect, ev.Decided):
-                self.decisions.append(effect.decision)
-            elif isinstance(effect, ev.Drained):
-                self.drained = True
+            self._note("    < ", effect)
+            if isinstance(effect, ev.Run | ev.Ship | ev.Answer | ev.Forget):
+                self.effects.setdefault(effect.key, []).append(_kind(effect))
+            match effect:
+                case ev.Run():
+                    self._compute(effect)
+                case ev.Ship():
+                    self._publish(effect)
+                case ev.SendProbe():
+                    self._probe(effect)
+                case ev.Answer():
+                    self._answered(effect)
+                case ev.Decided():
+                    self._decided(effect.decision)
+                case ev.Drained():
+                    self.drained = True
+        self._set_alarm()
+
+    def _set_alarm(self) -> None:
         wake_at = self.brain.next_wakeup()
         if wake_at < self._wake_at or self._wake_at <= self.clock.now:
             self._wake_at = wake_at
             if wake_at < float("inf"):
-                self.clock.at(wake_at, self._wake)
+                self.clock.at(wake_at, partial(self._wake, wake_at))
 
-    def _wake(self) -> None:
+    def _wake(self, instant: float) -> None:
+        if instant != self._wake_at:
+            return
+        self._wake_at = float("inf")
+        if self.brain.next_wakeup() > self.clock.now:
+            self._set_alarm()
+            return
+        self.tell(ev.Wakeup())
         if self.brain.next_wakeup() <= self.clock.now:
-            self._wake_at = float("inf")
-            self.tell(ev.Wakeup())
+            raise BrokenPromiseError("a wake-up that is due again at once: the loop would spin")
 
-    def _note(self, line: str) -> None:
+    def _note(self, mark: str, what: ev.Event | ev.Effect) -> None:
         if self.trace is not None:
-            self.trace.append(f"{self.clock.now:9.4f} {line[:200]}")
+            self.trace.append(f"{self.clock.now:9.4f} {mark}{str(what)[:300]}")
+
+    # ------------------------------------------------------------------------------------------ compute
 
     def _compute(self, run: ev.Run) -> None:
-        if self.running is not None:
-            raise BrokenPromiseError(f"two orders at once: {self.running} and {run.key}")
-        self.running = run.key
-        sample = self.samples.setdefault(run.key, self.chance.randrange(self.graph.validation.confidence.shape[1]))  # type: ignore[union-attr]
-        noise = self.chance.uniform(0.9, 1.3)
-        decode = 0.003 * noise if run.decode else 0.0
-        by_name = self.graph.by_name
-        exits = {branch.name: branch for branch in self.graph.exits}
-        device = noise * sum(by_name[name].seconds[Tier.DEVICE] for name in run.segments)
-        if run.exit in exits:
-            device += noise * exits[run.exit].seconds[Tier.DEVICE]
-        encode = 0.0005 * noise if run.codec not in (None, "camera") else 0.0
-        unusable = run.payload == _BROKEN and (run.decode or run.codec != "camera")
-        event: ev.Event
-        if unusable:
-            event = ev.RunFailed(run.key, True, "decode")
-        elif self.chance.random() < 0.002:
-            event = ev.RunFailed(run.key, False, "compute", "simulated")
-        else:
-            event = ev.RunDone(
-                run.key,
-                decode,
-                device,
-                encode,
-                self._classified(sample, run.exit) if run.exit is not None else None,
-                model.FRAME_BYTES if run.payload is not None else None,
-                None if run.codec is None else self._shipment(run.codec),
-            )
+        if self._running is not None:
+            raise BrokenPromiseError(f"two orders at once: {self._running} and {run.key}")
+        self._running = run.key
+        if run.payload is not None:
+            self._samples[run.key] = self.chance.randrange(self._table.confidence.shape[1])
+            self._sizes[run.key] = 0 if run.payload == BROKEN else int(run.payload)
+            self._at[run.key] = INPUT
+        noise = self.device_slowdown * self.chance.uniform(*self.conditions.noise)
+        event, seconds = self._outcome(run, noise)
 
         def done() -> None:
-            self.running = None
+            self._running = None
             self.tell(event)
 
-        self.clock.after(decode + device + encode + 0.0001, done)
+        self.clock.after(seconds + 0.0001, done)
 
-    def _shipment(self, codec: str) -> int:
-        return model.FRAME_BYTES + 700 if codec == "camera" else int(self.chance.uniform(1_500, 12_000))
+    def _outcome(self, run: ev.Run, noise: float) -> tuple[ev.Event, float]:
+        opening = noise * self.graph.input_seconds.get(Tier.DEVICE, 0.0)
+        if self._sizes[run.key] == 0 and (run.decode or run.codec != "camera"):
+            return ev.RunFailed(run.key, True, "decode"), opening
+        if self.chance.random() < 0.2 * self.conditions.failures:
+            return ev.RunFailed(run.key, False, "compute", "simulated"), opening
+        decode = opening if run.decode else 0.0
+        exits = {branch.name: branch for branch in self.graph.exits}
+        device = sum(self.graph.by_name[name].seconds[Tier.DEVICE] for name in run.segments)
+        device += exits[run.exit].seconds[Tier.DEVICE] if run.exit in exits else 0.0
+        self._at[run.key] = run.segments[-1] if run.segments else self._at[run.key]
+        encode, shipment = self._encoded(run)
+        done = ev.RunDone(
+            key=run.key,
+            decode_seconds=decode,
+            device_seconds=noise * device,
+            encode_seconds=noise * encode,
+            classified=None if run.exit is None else self._classified(run.key, run.exit),
+            image_bytes=None if run.payload is None else max(1, self._sizes[run.key]),
+            shipment_bytes=shipment,
+        )
+        return done, decode + noise * (device + encode)
 
-    def _classified(self, sample: int, left_at: str) -> ev.Classified:
-        table = self.graph.validation
-        assert table is not None
-        row = table.exits.index(left_at)
-        return ev.Classified(sample * 3 + row, f"{sample}-{left_at}", float(table.confidence[row][sample]))
+    def _encoded(self, run: ev.Run) -> tuple[float, int | None]:
+        if run.codec is None:
+            return 0.0, None
+        cut = self._at[run.key]
+        cost = self.graph.codec_cost(cut, run.codec)
+        if run.codec == "camera":
+            encode, size = 0.0, self._sizes[run.key]
+        else:
+            opening = self.graph.input_seconds.get(Tier.DEVICE, 0.0) if cut == INPUT else 0.0
+            encode, size = max(0.0, cost.encode_seconds - opening), int(cost.bytes * self.chance.uniform(0.85, 1.15))
+        self._shipments[run.key] = (cut, run.codec, size + ENVELOPE_BYTES)
+        return encode, size + ENVELOPE_BYTES
+
+    @property
+    def _table(self) -> Validation:
+        assert self.graph.validation is not None
+        return self.graph.validation
+
+    def _classified(self, key: int, left_at: str) -> ev.Classified:
+        sample, row = self._samples[key], self._table.exits.index(left_at)
+        return ev.Classified(sample * 10 + row, f"{sample}-{left_at}", float(self._table.confidence[row][sample]))
+
+    # ------------------------------------------------------------------------------------------ what comes out
 
     def _answered(self, answer: ev.Answer) -> None:
         if answer.key in self.answers:
             raise BrokenPromiseError(f"frame {answer.key} answered twice")
         self.answers[answer.key] = answer
-        expected = self._classified(self.samples[answer.key], answer.exit)
+        self.answered_at[answer.key] = self.clock.now
+        expected = self._classified(answer.key, answer.exit)
         if answer.classified != expected:
             raise BrokenPromiseError(f"frame {answer.key}: {answer.classified}, expected {expected}")
         timing = answer.timing
@@ -159,64 +205,48 @@ class AgentWorld:
         if sum(part or 0.0 for part in parts) > timing.total + 1e-6 or min(part or 0.0 for part in parts) < 0:
             raise BrokenPromiseError(f"frame {answer.key}: parts exceed the total: {timing}")
 
+    def _decided(self, decision: ev.Decision) -> None:
+        above = set(decision.plan.tiers.values()) - {Tier.DEVICE}
+        absent = above - set(self.announced.values())
+        if absent or (above and not self.connected):
+            raise BrokenPromiseError(f"{decision.plan_id} needs {sorted(above)}, there are {self.announced}")
+        limit = self.conditions.max_packet_bytes
+        if above and limit is not None and decision.prediction.packet_bytes > limit:
+            raise BrokenPromiseError(f"{decision.plan_id} sends {decision.prediction.packet_bytes}, {limit} may be")
+        self.decisions.append(decision)
+
     # ------------------------------------------------------------------------------------------ broker and workers
 
     def _publish(self, ship: ev.Ship) -> None:
+        cut, codec, size = self._shipments[ship.key]
+
+        def ended(outcome: str) -> Callable[[], None]:
+            return partial(self.tell, ev.ShipmentEnded(ship.key, ship.attempt, outcome))
+
         if not self.connected:
-            self.clock.after(0.0001, lambda: self.tell(ev.ShipmentEnded(ship.key, ship.attempt, "disconnected")))
+            self.clock.after(0.0001, ended("disconnected"))
             return
-        size = self.brain.flow.frames[ship.key].shipment_bytes if ship.key in self.brain.flow.frames else 5_000
-        if self.chance.random() < 0.01:
-            self.clock.after(0.0001, lambda: self.tell(ev.ShipmentEnded(ship.key, ship.attempt, "dropped")))
+        if self.chance.random() < self.conditions.failures:
+            self.clock.after(0.0001, ended("dropped"))
             return
-        self.up.send(size, lambda: self._brokered(ship, size))
 
-    def _brokered(self, ship: ev.Ship, size: int) -> None:
-        members = [worker for worker in self.workers if worker.alive]
-        outcome = "delivered" if members else "no_subscribers"
-        self.down.send(60, lambda: self.tell(ev.ShipmentEnded(ship.key, ship.attempt, outcome)))
-        if members:
-            self.turn += 1
-            self._work(members[self.turn % len(members)], ship, size)
+        def brokered() -> None:
+            there = self.workers.take(ship, cut, size, codec, self._reply)
+            self.down.send(60, ended("delivered" if there else "no_subscribers"))
 
-    def _work(self, worker: SimulatedWorker, ship: ev.Ship, size: int) -> None:
-        if worker.stopped:
-            worker.waiting.append((ship, size))
-            return
-        arrived, era = self.clock.now, worker.era
-        compute = sum(self.graph.by_name[name].seconds[Tier.CLOUD] for name in ship.route[0].segments)
-        compute *= self.chance.uniform(0.9, 1.5)
-        start = max(worker.free_at, self.clock.now)
-        worker.free_at = start + 0.002 + compute
-        failed = self.chance.random() < 0.01
-        said = None if failed else self._classified(self.samples[ship.key], FINAL)
-        seconds = {"queue": start - arrived, "decode": 0.002, "compute": compute}
+        self.up.send(size, brokered)
 
-        def finished() -> None:
-            if worker.era != era or not worker.alive:
-                return
-            reply = ev.Replied(
-                ship.key,
-                ship.attempt,
-                worker.name,
-                Tier.CLOUD,
-                size,
-                seconds,
-                said,
-                FINAL,
-                "compute" if failed else None,
-            )
-            self.down.send(_REPLY_BYTES, lambda: self.tell(reply))
-
-        self.clock.at(worker.free_at, finished)
+    def _reply(self, reply: ev.Replied) -> None:
+        if self.connected:
+            self.down.send(_REPLY_BYTES, partial(self.tell, reply))
 
     def _probe(self, probe: ev.SendProbe) -> None:
         if not self.connected:
             return
 
         def echo() -> None:
-            if any(worker.alive and not worker.stopped for worker in self.workers):
-                self.down.send(200, lambda: self.tell(ev.ProbeReturned(probe.sequence, 0.0)))
+            if self.workers.echoes(probe.tier):
+                self.down.send(200, partial(self.tell, ev.ProbeReturned(probe.sequence, 0.0)))
 
         self.up.send(probe.bytes + 150, echo)
 
@@ -225,8 +255,8 @@ class AgentWorld:
         if self.connected:
             return
         self.connected = True
-        self.tell(ev.UplinkChanged(True))
-        for worker in self.workers:
+        self.tell(ev.UplinkChanged(True, max_packet_bytes=self.conditions.max_packet_bytes))
+        for worker in self.workers.members:
             if worker.alive:
                 self._present(worker)
 
@@ -234,144 +264,73 @@ class AgentWorld:
         """Lose the uplink's broker with all that is under way."""
         if self.connected:
             self.connected = False
+            self.announced.clear()
             self.up.drop()
             self.down.drop()
             self.tell(ev.UplinkChanged(False, "simulated"))
 
     def _present(self, worker: SimulatedWorker) -> None:
-        event = ev.WorkerChanged(worker.name, Tier.CLOUD, worker.alive, "profile" if worker.alive else None)
+        event = ev.WorkerChanged(worker.name, worker.tier, worker.alive, "profile" if worker.alive else None)
+
+        def heard() -> None:
+            if event.online:
+                self.announced[event.worker] = event.tier
+            else:
+                self.announced.pop(event.worker, None)
+            self.tell(event)
+
         if self.connected:
-            self.down.send(300, lambda: self.tell(event))
+            self.down.send_in_order(_PRESENCE_BYTES, heard)
 
     def start_worker(self, worker: SimulatedWorker) -> None:
-        """Let a worker come up."""
+        """Let a worker come up; it says so."""
         if not worker.alive:
-            worker.alive, worker.stopped, worker.free_at = True, False, self.clock.now
+            self.workers.start(worker)
             self._present(worker)
 
     def kill_worker(self, worker: SimulatedWorker) -> None:
-        """Let a worker die with what it has; its last will is published."""
+        """Let a worker die; its last will is published."""
         if worker.alive:
-            worker.alive, worker.stopped = False, False
-            worker.era += 1
-            worker.waiting.clear()
+            self.workers.kill(worker)
             self._present(worker)
 
-    def stop_worker(self, worker: SimulatedWorker) -> None:
-        """Stop a worker as SIGSTOP does: nobody is told."""
-        worker.stopped = worker.alive
+    def all_up(self) -> None:
+        """Let everything there is be there."""
+        self.connect()
+        for worker in self.workers.members:
+            self.start_worker(worker)
 
-    def resume_worker(self, worker: SimulatedWorker) -> None:
-        """Let a stopped worker go on with what has piled up."""
-        if worker.stopped:
-            worker.stopped = False
-            waiting, worker.waiting = worker.waiting, []
-            for ship, size in waiting:
-                self._work(worker, ship, size)
+    # ------------------------------------------------------------------------------------------ cameras and schedule
 
-    # ------------------------------------------------------------------------------------------ the play
-
-    def _frame(self, camera: str, usable: bool) -> None:
+    def frame(self, camera: str, frame_bytes: int | None = model.FRAME_BYTES) -> None:
+        """Let a camera publish a frame; None is one that cannot be decoded."""
         self.published += 1
-        payload = b"frame" if usable else _BROKEN
+        payload = BROKEN if frame_bytes is None else str(frame_bytes).encode()
         self.tell(ev.FrameReceived(camera, payload, f"{camera}-{self.published}"))
 
-    def plan_play(self, seconds: float) -> None:
-        """Draw frames and faults for a play of this length."""
-        chance = self.chance
-        for camera in range(chance.choice([1, 1, 2, 4])):
-            at, gap = chance.uniform(0, 0.5), 1 / chance.choice([2, 5, 15])
-            while at < seconds:
-                usable = chance.random() > 0.03
-                self.clock.at(at, partial(self._frame, f"c{camera}", usable))
-                at += chance.expovariate(1 / gap)
-        for what, period in (("probe", 3.0), ("replan", 5.0), ("metrics", 10.0)):
-            at = chance.uniform(0, period)
-            while at < seconds:
-                self.clock.at(at, partial(self.tell, ev.Due(what)))
-                at += period
-        self.clock.at(chance.choice([0.0, 0.0, chance.uniform(0, seconds / 2)]), self.connect)
-        for worker in self.workers:
-            self.clock.at(chance.choice([0.0, chance.uniform(0, seconds / 2)]), partial(self.start_worker, worker))
-        for _ in range(chance.randrange(7)):
-            self._plan_fault(chance.uniform(0, seconds), chance.expovariate(0.5))
+    def every(self, seconds: float, action: Callable[[], None], begin: float = 0.0) -> None:
+        """Let something happen again and again."""
 
-    def _plan_fault(self, at: float, lasting: float) -> None:
-        worker = self.chance.choice(self.workers)
-        rate = 10 ** self.chance.uniform(5.3, 8)
-        faults = Faults(self.chance.uniform(0, 0.3), self.chance.uniform(0, 0.3), self.chance.uniform(0, 0.3), 1.0)
-        kinds: list[tuple[Callable[[], None], Callable[[], None]]] = [
-            (partial(self._cut, True), partial(self._cut, False)),
-            (self.disconnect, self.connect),
-            (partial(self.kill_worker, worker), partial(self.start_worker, worker)),
-            (partial(self.stop_worker, worker), partial(self.resume_worker, worker)),
-            (partial(self._pace, rate), partial(self._pace, self.up.bits_per_second)),
-            (partial(self._spoil, faults), partial(self._spoil, Faults())),
-            (partial(self._pin, "device"), partial(self._pin, "auto")),
-        ]
-        begin, end = self.chance.choice(kinds)
-        self.clock.at(at, begin)
-        self.clock.at(at + lasting, end)
+        def happen() -> None:
+            self.clock.after(seconds, happen)
+            action()
 
-    def _cut(self, cut: bool) -> None:
-        if cut:
-            self.up.cut = self.down.cut = True
-        else:
-            self.up.restore()
-            self.down.restore()
+        self.clock.at(self.clock.now + begin, happen)
 
-    def _pace(self, bits_per_second: float) -> None:
-        self.up.bits_per_second = bits_per_second
-
-    def _pin(self, mode: str) -> None:
-        self.tell(ev.RequestReceived("set", 1, {"mode": mode}))
-
-    def _spoil(self, faults: Faults) -> None:
-        self.up.faults = self.down.faults = faults
-
-    def run(self, seconds: float = 8.0) -> None:
-        """Play, then drain: everything taken is to be answered whatever is still broken."""
-        self._carry_out(self.brain.start(0.0))
-        self.plan_play(seconds)
-        self.clock.run(seconds)
-        self.tell(ev.Drain())
-        self.clock.run(seconds + 3 * self.deadline_seconds)
-        self.check()
-
-    def check(self) -> None:
-        """Raise unless every promise was kept.
-
-        Raises:
-            BrokenPromiseError: which promise was not.
-
-        """
-        counts = self.brain.statistics
-        if not self.drained:
-            raise BrokenPromiseError(f"not drained; still owed: {list(self.brain.flow.frames)}")
-        if counts.received != self.published:
-            raise BrokenPromiseError(f"{self.published} frames published, {counts.received} received")
-        if counts.received != counts.taken + counts.dropped.total() + counts.rejected.total():
-            raise BrokenPromiseError(
-                f"received {counts.received}, but taken {counts.taken}, {counts.dropped}, {counts.rejected}"
-            )
-        if counts.taken != counts.answered or counts.answered != len(self.answers):
-            raise BrokenPromiseError(f"taken {counts.taken}, answered {counts.answered}, answers {len(self.answers)}")
-        late = [a for a in self.answers.values() if a.timing.total > self.deadline_seconds + 2.0]
-        if late:
-            raise BrokenPromiseError(f"frame {late[0].key} took {late[0].timing.total:.2f} s")
+    def schedule(self, probe_seconds: float, replan_seconds: float = 2.0, metrics_seconds: float = 10.0) -> None:
+        """Let the schedule's jobs run."""
+        for what, period in (("probe", probe_seconds), ("replan", replan_seconds), ("metrics", metrics_seconds)):
+            self.every(period, partial(self.tell, ev.Due(what)), begin=period * self.chance.random())
 
 
-def play(seed: int, trace: bool = False) -> AgentWorld:
-    """Play one seed.
-
-    Raises:
-        BrokenPromiseError: a promise was broken; the same seed breaks it again.
-
-    """
-    world = AgentWorld(seed, trace)
-    try:
-        world.run()
-    except BrokenPromiseError as error:
-        lines = "" if world.trace is None else "\n" + "\n".join(world.trace)
-        raise BrokenPromiseError(f"seed {seed}: {error}{lines}") from error
-    return world
+def _kind(effect: ev.Run | ev.Ship | ev.Answer | ev.Forget) -> str:
+    """Name what was ordered for a frame, without what differs from run to run."""
+    match effect:
+        case ev.Run():
+            then = [part for part in (effect.exit, effect.codec) if part is not None]
+            return f"run {'+'.join(effect.segments) or '-'} {' '.join(then)}".strip()
+        case ev.Ship():
+            return f"ship {effect.tier.label} {'+'.join(effect.route[0].segments)}"
+        case ev.Answer():
+            return f"answer {effect.exit} {effect.tier.label}"
+    return "forget"

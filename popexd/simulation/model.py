@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,22 +14,23 @@ from popexd.profile import CodecCost, Exit, Layer, LayerGraph
 from popexd.validation import FINAL, Validation
 
 FRAME_BYTES = 20_000
+NAMES = ("v1", "v2", "v3")
 
 
-def graph(chance: random.Random, samples: int = 64) -> LayerGraph:
+def graph(chance: random.Random, samples: int = 64, edge: bool = False) -> LayerGraph:
     """Draw a chain of three layers with two branches; times and sizes of a small camera."""
-    slow = chance.uniform(2, 40)
+    slower = {Tier.DEVICE: chance.uniform(2, 40), Tier.CLOUD: 1.0, **({Tier.EDGE: 2.0} if edge else {})}
     cloud = [chance.uniform(0.0005, 0.004) for _ in range(3)]
     sizes = [chance.uniform(5_000, 60_000), chance.uniform(2_000, 20_000), 32.0]
-    names = ("v1", "v2", "v3")
+
+    def on_all(seconds: float) -> dict[Tier, float]:
+        return {tier: factor * seconds for tier, factor in slower.items()}
+
     layers = tuple(
-        Layer(name, (before,), {Tier.DEVICE: slow * seconds, Tier.CLOUD: seconds}, size)
-        for name, before, seconds, size in zip(names, ("input", *names), cloud, sizes, strict=False)
+        Layer(name, (before,), on_all(seconds), size)
+        for name, before, seconds, size in zip(NAMES, ("input", *NAMES), cloud, sizes, strict=False)
     )
-    exits = (
-        Exit("b1", "v1", {Tier.DEVICE: slow * 0.0004, Tier.CLOUD: 0.0004}),
-        Exit("b2", "v2", {Tier.DEVICE: slow * 0.0003, Tier.CLOUD: 0.0003}),
-    )
+    exits = (Exit("b1", "v1", on_all(0.0004)), Exit("b2", "v2", on_all(0.0003)))
     dice = np.random.default_rng(chance.randrange(2**32))
     confidence = np.sort(dice.random((3, samples)), axis=0)
     correct = dice.random((3, samples)) < confidence
@@ -36,7 +38,7 @@ def graph(chance: random.Random, samples: int = 64) -> LayerGraph:
         "input": {"camera": CodecCost(FRAME_BYTES, 0.0, 0.002)},
         **{
             name: {"q8+zstd": CodecCost(size / 5, 0.0005, 0.0003, agreement=0.99)}
-            for name, size in zip(names[:2], sizes, strict=False)
+            for name, size in zip(NAMES[:2], sizes, strict=False)
         },
     }
     return LayerGraph(
@@ -52,6 +54,14 @@ def graph(chance: random.Random, samples: int = 64) -> LayerGraph:
 
 
 def assemble(whole: LayerGraph, profiles: Mapping[Tier, Any]) -> LayerGraph:
-    """Return the graph as the agent would know it: without workers the cloud has no times worth planning with."""
-    del profiles
-    return whole
+    """Return the graph as the agent knows it: with the times of the tiers that have told theirs."""
+    known = {Tier.DEVICE, *profiles}
+
+    def told(seconds: Mapping[Tier, float]) -> dict[Tier, float]:
+        return {tier: value for tier, value in seconds.items() if tier in known}
+
+    return replace(
+        whole,
+        layers=tuple(replace(layer, seconds=told(layer.seconds)) for layer in whole.layers),
+        exits=tuple(replace(branch, seconds=told(branch.seconds)) for branch in whole.exits),
+    )

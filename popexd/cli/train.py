@@ -67,7 +67,7 @@ def export(
     ] = None,
     allowance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the frames leaving at a branch that may be lost.")
-    ] = 0.01,
+    ] = 0.005,
     codec_frames: Annotated[int, typer.Option(min=1, help="Held-out frames the codecs are measured on.")] = 512,
     as_json: Annotated[bool, typer.Option("--json", help="Print the bundle's validation summary as JSON.")] = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -35,9 +36,9 @@ def default_thresholds(
     """Choose every branch's confidence threshold on a tuning split, first branch first.
 
     The rule: the lowest threshold at which the frames that leave there (of those that come that far) are answered as
-    well as the final exit answers the same frames, less `allowance` (a share of them). A branch that never gets there,
-    or only for fewer than LEAST_LEAVING frames, gets 1.0. `logits` are [exits, samples, classes],
-    divided by their temperatures.
+    often right as the final exit answers all frames, and lose at most `allowance` (a share of them) against the final
+    exit's answers to the same frames. A branch that never gets there, or only for fewer than LEAST_LEAVING frames, gets
+    1.0. `logits` are [exits, samples, classes], divided by their temperatures.
     """
     likely = probabilities(logits)
     confidence, correct = likely.max(axis=2), likely.argmax(axis=2) == labels
@@ -46,10 +47,11 @@ def default_thresholds(
     for index, name in enumerate(exits[:-1]):
         order = np.flatnonzero(remaining)[np.argsort(-confidence[index][remaining], kind="stable")]
         leaving = np.arange(1, order.size + 1)
-        lost = np.cumsum(correct[-1][order].astype(int) - correct[index][order].astype(int))
-        good = np.flatnonzero((lost <= allowance * leaving) & (leaving >= LEAST_LEAVING))
+        right, right_at_the_end = (np.cumsum(correct[which][order]) for which in (index, -1))
+        kept = (right >= correct[-1].mean() * leaving) & (right_at_the_end - right <= allowance * leaving)
+        good = np.flatnonzero(kept & (leaving >= LEAST_LEAVING))
         lowest = float(confidence[index][order[good[-1]]]) if good.size else 1.0
-        thresholds[name] = min(1.0, np.ceil(lowest * 1000) / 1000)
+        thresholds[name] = min(1.0, math.ceil(lowest * 1000) / 1000)
         remaining &= confidence[index] < thresholds[name]
     return thresholds
 

@@ -1,7 +1,8 @@
 """The schedule: jobs that only put something into the mailbox.
 
-APScheduler runs on the wall clock. On a machine without a clock chip a time correction stalls it (backward) or lets it
-spin through what it believes to have missed (forward); so a step is noticed and every job starts anew from now.
+APScheduler runs on the wall clock. On a machine without a clock chip a time correction stalls it (backward): so a step
+is noticed and every job starts anew from now. Forward it would list every run that it believes to have missed, millions
+for a year, before it coalesces them: so our trigger never looks back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.base import BaseTrigger
 
 from popexd.logs import get_logger
 
@@ -19,6 +21,19 @@ log = get_logger("agent.schedule")
 
 _STEP_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
+
+
+class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler publishes no types
+    """Fires every `seconds`; what was missed is missed: the next time always lies ahead."""
+
+    def __init__(self, seconds: float) -> None:
+        self.interval = timedelta(seconds=seconds)
+
+    def get_next_fire_time(self, previous: datetime | None, now: datetime) -> datetime:
+        """Return one interval after the run before, or after `now` if that has passed."""
+        following = now if previous is None else previous
+        following += self.interval
+        return following if following > now else now + self.interval
 
 
 class Schedule:
@@ -36,7 +51,7 @@ class Schedule:
     def start(self) -> None:
         """Begin; each job runs for the first time after its interval."""
         for name, (seconds, function) in self._jobs.items():
-            self._scheduler.add_job(function, "interval", seconds=seconds, id=name)
+            self._scheduler.add_job(function, Every(seconds), id=name)
         self._offset = time.time() - time.monotonic()
         self._scheduler.start()
         self._guard.start()
@@ -44,7 +59,7 @@ class Schedule:
     def change(self, name: str, seconds: float) -> None:
         """Run a job at another interval, first after it."""
         self._jobs[name] = (seconds, self._jobs[name][1])
-        self._scheduler.reschedule_job(name, trigger="interval", seconds=seconds)
+        self._scheduler.reschedule_job(name, trigger=Every(seconds))
 
     def stop(self) -> None:
         """End; nothing runs afterwards."""

@@ -191,7 +191,7 @@ class BrokerFolder:
             raise ConfigurationError(f"{self.path / _INDEX}: not JSON: {error}") from error
         try:
             return _register(facts)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.path / _INDEX}: {error!r}, expected what `broker init` wrote") from error
 
     def settings(self) -> BrokerSettings:

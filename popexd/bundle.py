@@ -11,7 +11,6 @@ import math
 import re
 import shutil
 import uuid
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from popexd.arrays import read_arrays
 from popexd.errors import BundleError
 
 SCHEMA = "popexd/bundle/1"
@@ -227,9 +227,10 @@ def _listed_files(facts: Mapping[str, Any]) -> list[str]:
 def _inside(folder: Path, name: str, where: str) -> Path:
     """Resolve a listed file name; anything that leaves the folder, by name or by link, is refused."""
     path = folder / name
-    if not name or Path(name).is_absolute() or "\\" in name or not path.resolve().is_relative_to(folder.resolve()):
+    usable = 0 < len(name) <= 255 and name.isprintable() and "\\" not in name and not Path(name).is_absolute()
+    if not usable or not path.resolve().is_relative_to(folder.resolve()):
         raise BundleError(
-            f"{folder / 'bundle.json'}: {where}: {name!r} leaves the bundle, expected a file inside its folder"
+            f"{folder / 'bundle.json'}: {where}: {name[:80]!r} leaves the bundle, expected a file inside its folder"
         )
     return path
 
@@ -373,12 +374,9 @@ def _read_validation(bundle: Bundle) -> ValidationTable:
     path = _inside(bundle.folder, bundle.facts["validation"]["file"], "validation.file")
     keys = ("exits", "confidence", "correct", "predicted", "label", "quality")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in keys}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(
-            f"{path}: {str(error).splitlines()[0]}, expected arrays {', '.join(keys)} without pickles"
-        ) from error
+        arrays: dict[str, Any] = dict(read_arrays(path, keys))
+    except ValueError as error:
+        raise BundleError(f"{path}: {error}, expected arrays {', '.join(keys)} without pickles") from error
     exits = tuple(str(name) for name in arrays["exits"])
     expected_exits = (*(exit_.name for exit_ in bundle.exits), FINAL)
     if exits != expected_exits:

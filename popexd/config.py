@@ -310,11 +310,11 @@ def _load(kind: type[Config], path: Path | None) -> Config:
     tables = {} if path is None else _read(path)
     try:
         kind.model_validate_json(json.dumps(tables, default=str), strict=True)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: {complaint(error, kind)}") from error
-    environment = _environment(kind)
+    except (ValidationError, RecursionError) as error:
+        why = complaint(error, kind) if isinstance(error, ValidationError) else "nested too deeply"
+        raise ConfigurationError(f"{path}: {why}") from error
     try:
-        config = kind.model_validate(_merged(tables, environment))
+        config = kind.model_validate(_merged(tables, _environment(kind)))
     except ValidationError as error:
         raise ConfigurationError(f"environment {complaint(error, kind, _variable)}") from error
     try:
@@ -328,7 +328,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}, expected a readable TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
 
 

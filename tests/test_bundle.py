@@ -150,7 +150,9 @@ def test_an_altered_description_is_noticed(tmp_path: Path) -> None:
         bundle.load(folder)
 
 
-@pytest.mark.parametrize("name", ["../outside.onnx", "/etc/hostname", "segments/../../outside.onnx", ""])
+@pytest.mark.parametrize(
+    "name", ["../outside.onnx", "/etc/hostname", "segments/../../outside.onnx", "", "a\0b", "a" * 5_000, "a\nb"]
+)
 def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     """Path escapes are refused even where the file exists."""
     folder = written(tmp_path / "tiny")

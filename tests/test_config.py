@@ -297,3 +297,14 @@ def test_the_keys_commented_out_in_the_examples_exist(name: str, kind: type[Base
             kind.model_validate(table)
         except ValidationError as error:
             assert "together" in str(error), lines[number]  # noqa: PT017 only the pair of certificate and key may complain
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "a = " + "{b=" * 50_000, ".".join(["a"] * 3_000) + " = 1"])
+def test_a_file_nested_too_deeply_is_one_line(tmp_path: Path, text: str) -> None:
+    """Nothing a user writes ends in a traceback."""
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+
+    with pytest.raises(ConfigurationError) as raised:
+        load_agent(file)
+    assert len(str(raised.value).splitlines()) == 1

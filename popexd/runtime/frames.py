@@ -24,6 +24,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 _PIXELS = 50_000_000
 # Start-of-frame markers of JPEG; C4, C8 and CC in between mean something else.
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+# A progressive JPEG has ten or so. Each is as much work as the whole picture, and may take but a dozen bytes.
+_MOST_SCANS = 64
 _BLANKS = b" \t\r\n"
 
 
@@ -69,7 +71,7 @@ def sniff(payload: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageBytes:
     Raises
     ------
     FrameRejected
-        With the reason `empty`, `type`, `truncated`, `too-large`, `pixels`, `json` or `base64`.
+        With the reason `empty`, `type`, `truncated`, `too-large`, `pixels`, `scans`, `json` or `base64`.
     """
     # Base64 in JSON takes less than half as much again as the file, line breaks included.
     if len(payload) > limits.frame_bytes * 3 // 2 + 1024:
@@ -213,6 +215,8 @@ def _truncated() -> FrameRejected:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
+    if data.count(b"\xff\xda") > _MOST_SCANS:
+        raise FrameRejected("scans", f"a JPEG of more than {_MOST_SCANS} scans")
     # Pillow refuses a JPEG without its end marker: so do we, before it is sent anywhere undecoded.
     if data.rfind(b"\xff\xd9") < 0:
         raise FrameRejected("truncated", "a JPEG without its end")

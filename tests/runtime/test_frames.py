@@ -302,3 +302,15 @@ def test_real_photos_load() -> None:
             assert load_image(data, 224, 224).shape == (1, 224, 224, 3)
 
     assert len(names) >= 10
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    """Each is as much work as the whole picture: a frame within its limits could take the device an hour."""
+    stream = io.BytesIO()
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(stream, "JPEG", progressive=True)
+    whole = stream.getvalue()
+    last = whole[whole.rfind(b"\xff\xda") : -2]
+
+    assert sniff(whole[:-2] + last * 40 + whole[-2:]).width == 64
+    with pytest.raises(FrameRejected, match="scans"):
+        sniff(whole[:-2] + last * 100 + whole[-2:])

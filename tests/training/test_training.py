@@ -27,7 +27,7 @@ RECIPE = loop.Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=32)
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> data.DataSet:
     """Prepare a tiny generated data set once."""
-    return data.prepare(tmp_path_factory.mktemp("data") / "frames", data.GENERATED, 240, 3, 64, processes=1)
+    return data.prepare(tmp_path_factory.mktemp("data") / "frames", data.GENERATED, 160, 3, 64, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_frames_whatever_the_number_of_processes(
     tmp_path: Path, frames: data.DataSet
 ) -> None:
     """Preparing in parallel changes nothing."""
-    again = data.prepare(tmp_path / "frames", data.GENERATED, 240, 3, 64, processes=2)
+    again = data.prepare(tmp_path / "frames", data.GENERATED, 160, 3, 64, processes=2)
     for name in data.SPLITS:
         assert np.array_equal(again.split(name).images, frames.split(name).images)
         assert np.array_equal(again.split(name).labels, frames.split(name).labels)
@@ -121,7 +121,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(run: Path, fra
 def test_a_cache_of_other_data_is_refused(frames: data.DataSet) -> None:
     """The cache folder says what it holds."""
     with pytest.raises(InputError, match=r"holds other data \(seed"):
-        data.prepare(frames.folder, data.GENERATED, 240, 4, 64)
+        data.prepare(frames.folder, data.GENERATED, 160, 4, 64)
 
 
 def test_a_run_that_diverges_ends_with_one_line(tmp_path: Path, frames: data.DataSet) -> None:

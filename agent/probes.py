@@ -8,6 +8,7 @@ megabytes; so it runs in a process of its own and is not even imported here othe
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -17,15 +18,21 @@ from popexd.logs import get_logger
 
 log = get_logger("agent.probes")
 
-_TIMEOUT_SECONDS = 90
+_TIMEOUT_SECONDS = 90.0
 
 
 class SpeedTest:
     """Runs one test at a time in the background and hands the upload rate on."""
 
-    def __init__(self, found: Callable[[float], None], command: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        found: Callable[[float], None],
+        command: tuple[str, ...] | None = None,
+        timeout_seconds: float = _TIMEOUT_SECONDS,
+    ) -> None:
         self._found = found
         self._command = command or (sys.executable, "-m", "speedtest", "--secure", "--no-download", "--json")
+        self._timeout_seconds = timeout_seconds
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -37,26 +44,30 @@ class SpeedTest:
 
     def stop(self) -> None:
         """End a test that is under way."""
-        if self._process is not None:
-            self._process.kill()
+        process = self._process
+        if process is not None:
+            process.kill()
         if self._thread is not None:
             self._thread.join(5)
 
     def _run(self) -> None:
         try:
-            self._process = subprocess.Popen(  # noqa: S603 our own interpreter, fixed arguments
-                self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            process = self._process = subprocess.Popen(  # noqa: S603 our own interpreter, fixed arguments
+                self._command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
             )
-            output, _ = self._process.communicate(timeout=_TIMEOUT_SECONDS)
-            bits_per_second = float(json.loads(output)["upload"])
-        except subprocess.TimeoutExpired:
-            assert self._process is not None
-            self._process.kill()
-            log.warning("speedtest.failed", reason=f"no result within {_TIMEOUT_SECONDS} s")
+            with process:
+                bits_per_second = float(json.loads(self._output(process))["upload"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             log.warning("speedtest.failed", reason=str(error)[:200] or type(error).__name__)
         else:
-            if bits_per_second > 0:
+            if 0 < bits_per_second < math.inf:
                 self._found(bits_per_second)
         finally:
             self._process = None
+
+    def _output(self, process: subprocess.Popen[bytes]) -> bytes:
+        try:
+            return process.communicate(timeout=self._timeout_seconds)[0]
+        except subprocess.TimeoutExpired as error:
+            process.kill()
+            raise ValueError(f"no result within {self._timeout_seconds:g} s") from error

@@ -12,6 +12,7 @@ from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.uplink import News
 from popexd.coordinator.world import World
 from popexd.plan import Tier
+from popexd.validation import FINAL
 
 _MOST_SHIPPED = 8
 _PATIENCE_FACTOR = 3.0
@@ -19,6 +20,8 @@ _PATIENCE_SECONDS = 0.1
 _RESCUE_FACTOR = 1.5
 _RESCUE_SECONDS = 0.05
 _SOON_SECONDS = 0.001
+_AHEAD_SHARE = 0.25
+"""The next frame is begun when so much of its expected time is left until the link is free."""
 
 Answered = Callable[[Frame, Classified, str, Tier, Mapping[str, float], float], None]
 
@@ -74,7 +77,8 @@ class Offload:
         gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
         overdue_at = min(frame.overdue_at for frame in shipped)
         overdue = overdue_at <= now
-        excess = self.uplink.backlog_seconds(now) - shipped[-1].expected_seconds if len(shipped) > 1 else 0.0
+        # A frame that waits for the link had better wait in the inbox, where a newer one may take its place.
+        excess = self.uplink.backlog_seconds(now) - _AHEAD_SHARE * decision.expected_seconds(FINAL)
         if safe and not gap and excess <= 0 and len(shipped) < (2 if overdue else _MOST_SHIPPED):
             return Room(True)
         if overdue:

@@ -69,23 +69,22 @@ class Transit:
             return None
         return now - far_seconds - message.started_at
 
-    def give_up(self, key: Hashable, now: float) -> tuple[float, float | None] | None:
+    def give_up(self, key: Hashable, now: float) -> float | None:
         """Take in that nobody waits for a message any more; None if that is known, or the message is not.
 
-        Returns when it was sent, and how long it has been crossing by itself (None if it has crossed, or queues).
+        Returns the seconds that it has been crossing by itself; 0 if it has crossed, or others are ahead of it.
         """
         message = self._messages.get(key)
         if message is None or message.given_up:
             return None
         message.given_up = True
         first = next((other for other in self._messages.values() if not other.crossed), None)
-        started_at = max(message.sent_at, self._cleared_at)
-        return message.sent_at, now - started_at if message is first else None
+        return now - max(message.sent_at, self._cleared_at) if message is first else 0.0
 
-    def bytes_of(self, key: Hashable) -> int | None:
-        """Return the size of a message that is remembered."""
+    def sent_of(self, key: Hashable) -> tuple[int, float] | None:
+        """Return the size of a message that is remembered, and when it was sent."""
         message = self._messages.get(key)
-        return None if message is None else message.bytes
+        return None if message is None else (message.bytes, message.sent_at)
 
     def occupied(self, now: float) -> bool:
         """Whether something is crossing the link."""

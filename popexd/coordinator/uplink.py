@@ -20,6 +20,8 @@ _SILENCE_SECONDS = 0.6
 """So many unanswered messages in a row, and nothing heard for so long, make an outage; less is a hiccup."""
 _TELLING_SECONDS = 0.5
 """An answer that is missing for less may be a hiccup of anything; for more, it tells of the link."""
+_MOST_TRAINS = 8
+"""So many trains of probes from one scheduled one to the next: a link that nobody can make out is not to be flooded."""
 
 
 class News(Enum):
@@ -46,9 +48,11 @@ class Uplink:
         self._transit = Transit()
         self._unanswered = 0
         self._silent_since = 0.0
+        self._restored_at = float("-inf")
         self._sequence = 0
         self._probe: tuple[int, float] | None = None
         self._train: list[int] = []
+        self._trains_left = _MOST_TRAINS
         self._backoff_seconds = 0.5
         self._ping_at = float("inf")
 
@@ -116,19 +120,22 @@ class Uplink:
 
     def returned(self, key: Hashable, far_seconds: float, now: float, source: str = "passive") -> News:
         """Take in the answer to a message."""
-        size = self._transit.bytes_of(key)
+        sent = self._transit.sent_of(key)
         seconds = self._transit.returned(key, far_seconds, self.estimator.round_trip_seconds, now)
         self.heard_at = now
         self._unanswered = 0
         if self.suspect:
             # It crossed an outage: it tells that the link is back, not how fast it is.
             self.suspect = False
+            self._restored_at = now
+            self._transit.clear()
+            self._probe = None
             self.estimator.reset()
             self._plan_train()
             return News.RESTORED
-        if size is None or seconds is None:
+        if sent is None or seconds is None or sent[1] < self._restored_at:
             return News.NONE
-        changed = self.estimator.add(LinkSample(size, seconds, now, source))
+        changed = self.estimator.add(LinkSample(sent[0], seconds, now, source))
         if self.estimator.in_doubt:
             self.order_probe()
         return self._noted(changed, now)
@@ -140,11 +147,11 @@ class Uplink:
 
     def timed_out(self, key: Hashable, now: float) -> News:
         """Take in that a message was not answered in time."""
-        size = self._transit.bytes_of(key)
-        given_up = self._transit.give_up(key, now)
-        if size is None or given_up is None:
+        sent = self._transit.sent_of(key)
+        crossing_seconds = self._transit.give_up(key, now)
+        if sent is None or crossing_seconds is None:
             return News.NONE
-        sent_at, crossing_seconds = given_up
+        size, sent_at = sent
         if self.heard_at >= sent_at:
             return News.NONE
         if self._unanswered == 0:
@@ -153,7 +160,7 @@ class Uplink:
         if not self.suspect and self._unanswered >= _SUSPECT_AFTER and now - self._silent_since >= _SILENCE_SECONDS:
             self.lost(now)
             return News.LOST
-        if crossing_seconds is None or crossing_seconds < _TELLING_SECONDS:
+        if crossing_seconds < _TELLING_SECONDS:
             return News.NONE
         return self._noted(self.estimator.add_unanswered(LinkSample(size, crossing_seconds, now)), now)
 
@@ -173,7 +180,8 @@ class Uplink:
         """Ask for a round trip and a sized probe as soon as possible."""
         if self.suspect:
             self._ping_at = float("-inf")
-        elif not self._train:
+        elif not self._train and self._trains_left > 0:
+            self._trains_left -= 1
             self._train = [PING_BYTES, PING_BYTES, self._telling_bytes()]
 
     def _telling_bytes(self) -> int:
@@ -186,9 +194,10 @@ class Uplink:
 
     def due(self, now: float, force: bool = False) -> None:
         """Take in that the schedule calls for a probe: only what traffic has not told lately."""
+        self._trains_left = _MOST_TRAINS
         if self.suspect or not self.connected:
             return
-        if force or now - self.estimator.rate_told_at >= 0.9 * self.interval_seconds:
+        if force or now - self.estimator.rate_told_at >= 0.6 * self.interval_seconds:
             self.order_probe()
         elif now - self.estimator.round_trip_told_at >= 4 * self.interval_seconds and not self._train:
             self._train = [PING_BYTES, PING_BYTES]
@@ -249,9 +258,10 @@ class Uplink:
 
     def probe_returned(self, sequence: int, far_seconds: float, now: float) -> News:
         """Take in a probe's echo, be it late."""
-        size = self._transit.bytes_of(("probe", sequence))
-        if size is None:
+        sent = self._transit.sent_of(("probe", sequence))
+        if sent is None:
             return News.NONE
+        size, _ = sent
         if self._probe is not None and self._probe[0] == sequence:
             self._probe = None
         news = self.returned(("probe", sequence), far_seconds, now, "probe")

@@ -112,9 +112,9 @@ class LinkEstimator:
         round_trip = statistics.median(s.seconds for s in self._small) if self._small else self._intercept()
         fit = _Fit(round_trip, self._rates(round_trip))
         if self._small:
-            # A few kilobytes are a little transfer too.
+            # A few kilobytes are a little transfer too, but never most of it: else the rate were what is wrong.
             bits = fit.rate(0.5)
-            round_trip = max(0.0, statistics.median(s.seconds - 8.0 * s.bytes / bits for s in self._small))
+            round_trip = statistics.median(max(s.seconds - 8.0 * s.bytes / bits, 0.5 * s.seconds) for s in self._small)
             fit = _Fit(round_trip, self._rates(round_trip))
         return fit
 
@@ -211,11 +211,10 @@ class LinkEstimator:
     def _contradiction(self, sample: LinkSample) -> float:
         """How strongly a sample contradicts the estimate: 0 within the usual, beyond 1 (slower) or -1 (faster)."""
         fit = self._fit()
-        transfer = 8.0 * sample.bytes / fit.rate(0.5)
-        expected = fit.round_trip + transfer
+        expected = self._expected(sample)
         difference = sample.seconds - expected
         if sample.bytes > _SMALL_BYTES:
-            ratio = _transfer(sample, fit.round_trip) / transfer
+            ratio = _transfer(sample, fit.round_trip) * fit.rate(0.5) / (8.0 * sample.bytes)
         else:
             ratio = sample.seconds / expected
         if difference > 0:
@@ -225,9 +224,13 @@ class LinkEstimator:
         usual = 1 / _FACTOR <= ratio <= _FACTOR or abs(difference) < tolerance
         return 0.0 if usual else difference / tolerance
 
+    def _expected(self, sample: LinkSample) -> float:
+        fit = self._fit()
+        transfer = 8.0 * sample.bytes / fit.rate(0.5)
+        return fit.round_trip + (min(transfer, fit.round_trip) if sample.bytes <= _SMALL_BYTES else transfer)
+
     def _deviation(self, sample: LinkSample) -> float:
-        expected = self._fit().round_trip + 8.0 * sample.bytes / self._fit().rate(0.5)
-        return abs(sample.seconds / expected - 1.0)
+        return abs(sample.seconds / self._expected(sample) - 1.0)
 
     def _judge(self, sample: LinkSample) -> bool:
         """Keep a sample that is as usual; let one that is not count as evidence, beside those of its own kind.
@@ -264,7 +267,7 @@ class LinkEstimator:
         self._small = deque(small, self._small.maxlen)
         self._large = deque(large, self._large.maxlen)
         self._known = None
-        for doubt in self._doubts:
+        for doubt in self._doubts[: 2 if rate_changed else 1]:
             doubt.clear()
 
 

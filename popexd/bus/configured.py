@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from popexd.bus.mqtt import MqttSettings
 from popexd.bus.queued import QueueLimits
 from popexd.config import Broker
+
+_ROUNDS = 20_000
 
 
 def mqtt_settings(broker: Broker, client_id: str = "", limits: QueueLimits | None = None) -> MqttSettings:
@@ -14,12 +18,13 @@ def mqtt_settings(broker: Broker, client_id: str = "", limits: QueueLimits | Non
         ConfigurationError: the password cannot be read.
 
     """
+    password = broker.password()
     return MqttSettings(
         host=broker.host,
         port=broker.port,
-        client_id=client_id,
+        client_id=_unguessable(client_id, password) if client_id and password else client_id,
         username=broker.username,
-        password=broker.password(),
+        password=password,
         tls=broker.encrypted,
         ca_file=broker.ca_file if broker.encrypted else None,
         cert_file=broker.cert_file,
@@ -27,3 +32,12 @@ def mqtt_settings(broker: Broker, client_id: str = "", limits: QueueLimits | Non
         keepalive_seconds=broker.keepalive_seconds,
         limits=limits or QueueLimits(),
     )
+
+
+def _unguessable(client_id: str, password: str) -> str:
+    """Return the identifier with what only the password's owner can add, the same after every start.
+
+    A broker throws out whoever is connected when another comes under the same identifier, whatever account it has.
+    """
+    digest = hashlib.pbkdf2_hmac("sha256", password.encode(), client_id.encode(), _ROUNDS, dklen=6)
+    return f"{client_id}-{digest.hex()}"

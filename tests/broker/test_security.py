@@ -13,7 +13,9 @@ import pytest
 from broker import authority
 from broker.access import VERSION_TOPIC
 from popexd.bus import Delivery
+from popexd.bus.configured import mqtt_settings
 from popexd.bus.mqtt import MqttSettings
+from popexd.config import load_agent
 from popexd.errors import BusError
 from popexd.protocol.topics import DeviceTopics, SiteTopics
 from tests.broker.site import Site, connected, connecting
@@ -243,3 +245,21 @@ def test_a_new_account_and_a_renewed_certificate_count_at_once(tmp_path: Path) -
         until(lambda: served() == authority.serial((site.folder.path / "server.pem").read_bytes()), "the new one")
         with connected(site.of("w1")):
             assert agent.connected
+
+
+def test_nobody_is_thrown_out_by_another_who_takes_its_client_identifier(site: Site, tmp_path: Path) -> None:
+    """Brokers hand a connection over to the newcomer, whatever account it has; so it cannot be guessed."""
+
+    def told(name: str) -> MqttSettings:
+        text = (site.folder.path / "clients" / name / "popexd.toml").read_text()
+        (tmp_path / "told.toml").write_text(text)
+        return mqtt_settings(load_agent(tmp_path / "told.toml").mqtt, client_id="popexd-site-pi")
+
+    ours, theirs = told("pi"), told("other")
+    assert ours.client_id == told("pi").client_id
+    assert ours.client_id.startswith("popexd-site-pi-")
+    with connected(replace(ours, port=site.port)) as pi:
+        for identifier in (theirs.client_id, "popexd-site-pi"):
+            with connected(replace(theirs, port=site.port, client_id=identifier)) as other:
+                assert fate(site.of("pi"), PI.state) is Delivery.NO_SUBSCRIBERS
+                assert (pi.connected, other.connected) == (True, True)

@@ -31,11 +31,11 @@ else
 fi
 "$root/opt/popexd/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip
 version=$("$root/opt/popexd/bin/python" -c 'import popexd; print(popexd.__version__)')
-find "$root/opt/popexd" -name __pycache__ -type d -prune -exec rm -rf {} +
+find "$root/opt/popexd" -type d '(' -name __pycache__ -o -name tests ')' -prune -exec rm -rf {} +
 find "$root/opt/popexd" -name direct_url.json -delete
 rm -f "$root"/opt/popexd/bin/activate* "$root"/opt/popexd/bin/Activate*
 grep -rlI "$root" "$root/opt/popexd/bin" "$root/opt/popexd/pyvenv.cfg" | xargs sed -i "s|$root||g"
-"$PYTHON" -m compileall -q -s "$root" -p / "$root/opt/popexd/lib" || true
+"$PYTHON" -m compileall -q -j 0 -s "$root" -p / "$root/opt/popexd/lib" || true
 
 # ------------------------------------------------------------------------------------- units, users, configuration
 shared=$root/opt/popexd/share/popexd

@@ -129,7 +129,7 @@ def rolls_back(machine: Machine, wheels: str, jpeg: bytes) -> None:
 
 
 def refuses_a_configuration_it_does_not_understand(machine: Machine) -> None:
-    """Nothing is touched then, not even what runs."""
+    """Nothing is touched then, not even what runs; the mistake is told."""
     good, pid = machine.configuration("agent"), machine.show(AGENT, "MainPID")
     machine.configure("agent", good + "\n[unheard_of]\n")
     said = machine.install(check=False)

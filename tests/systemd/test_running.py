@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,6 +27,12 @@ def comes_back(machine: Machine, unit: str, before: int) -> None:
     """Wait until systemd has started a unit again, exactly once."""
     until(lambda: restarts(machine, unit) > before and machine.show(unit, "ActiveState") == "active", f"{unit} again")
     assert restarts(machine, unit) == before + 1
+
+
+def busy_seconds(machine: Machine) -> float:
+    """How long the agent has kept a core busy so far."""
+    fields = machine.sh(f"cat /proc/$(systemctl show -p MainPID --value {AGENT})/stat").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def offloads(machine: Machine) -> None:
@@ -169,9 +176,9 @@ def test_a_clock_stepped_by_a_year_changes_nothing(machine: Machine, jpeg: bytes
         machine.container.write("/etc/clock-offset", f"{seconds}\n")
         until(lambda steps=number: len(machine.logged(AGENT, "clock.stepped")) >= steps, "the step being noticed")
         heard = len(machine.ear.all(TOPICS.metrics))
-        used = int(machine.show(AGENT, "CPUUsageNSec"))
+        used = busy_seconds(machine)
         until(lambda count=heard + 4: len(machine.ear.all(TOPICS.metrics)) >= count, "metrics after the step")
-        assert int(machine.show(AGENT, "CPUUsageNSec")) - used < 2e9
+        assert busy_seconds(machine) - used < 2
         machine.ear.send(f"stepped-{number}", jpeg)
         machine.ear.answer(f"stepped-{number}")
     machine.no_drop_in(AGENT)
@@ -185,8 +192,7 @@ def test_a_reload_puts_in_force_what_it_can(machine: Machine) -> None:
     pid = machine.show(AGENT, "MainPID")
     machine.sh(f"systemctl reload {AGENT}")
 
-    settings = until(lambda: machine.ear.ask("status")["data"]["settings"], "the settings")
-    assert settings["thresholds"] == {"b1": 0.31}
+    until(lambda: machine.ear.ask("status")["data"]["settings"]["thresholds"] == {"b1": 0.31}, "the thresholds")
     until(lambda: machine.logged(AGENT, "configuration.reloaded"), "the reload being logged")
     entry = machine.logged(AGENT, "configuration.reloaded")[-1]
     assert entry["POPEXD_NEEDS_RESTART"] == "mqtt.port"

@@ -43,7 +43,7 @@ class Profile:
 
 # Uplinks as the papers have them; the rest is what such links plausibly do.
 WIFI = Profile("Wi-Fi", 18.8e6, 40e6, 0.002)
-FOURTH_GENERATION = Profile("4G", 5.5e6, 15e6, 0.020)
+FOURTH_GENERATION = Profile("4G", 5.5e6, 15e6, 0.012)
 THIRD_GENERATION = Profile("3G", 1.1e6, 3e6, 0.040)
 PRESETS = {"wifi": WIFI, "4g": FOURTH_GENERATION, "3g": THIRD_GENERATION}
 

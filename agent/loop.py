@@ -22,7 +22,7 @@ from popexd.protocol.topics import DeviceTopics
 from . import render
 from .compute import Compute
 from .inlet import Inlet
-from .mailbox import Empty, FrameArrived, Mailbox
+from .mailbox import Empty, Flooded, FrameArrived, Mailbox
 
 log = get_logger("agent")
 
@@ -183,6 +183,9 @@ class Loop:
             return [ev.Wakeup()]
         if isinstance(item, FrameArrived):
             return self._inlet.frame(item)
+        if isinstance(item, Flooded):
+            self.brain.statistics.replies_rejected["overload"] += item.count
+            return []
         return self._parsed(item) if isinstance(item, Arrived) else [item]
 
     def _parsed(self, arrived: Arrived) -> list[ev.Event]:

@@ -10,6 +10,9 @@ from typing import Any
 from popexd.bus.base import Message
 
 _MOST_TOPICS = 256
+_MOST_FRAME_BYTES = 128_000_000
+_MOST_MESSAGES = 4096
+_MOST_MESSAGE_BYTES = 32_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,43 +23,78 @@ class FrameArrived:
     skipped: int
 
 
+@dataclass(frozen=True, slots=True)
+class Flooded:
+    """So many messages found no room."""
+
+    count: int
+
+
 class Mailbox:
-    """Bounded for frames, whatever the cameras do; everything else is queued. Any thread may post."""
+    """Bounded for what comes from outside, whatever others do; our own events are queued. Any thread may post."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._lock = threading.Lock()
         self._slots: dict[str, tuple[Message, int]] = {}
+        self._frame_bytes = 0
+        self._messages = 0
+        self._message_bytes = 0
+        self._flooded = 0
 
     def post(self, item: Any) -> None:
-        """Queue anything but a frame."""
+        """Queue an event of our own."""
         self._queue.put(item)
+
+    def post_message(self, item: Any, size_bytes: int) -> None:
+        """Queue something made of a message; where there is no room it is counted instead."""
+        with self._lock:
+            if self._messages >= _MOST_MESSAGES or self._message_bytes + size_bytes > _MOST_MESSAGE_BYTES:
+                self._flooded += 1
+                if self._flooded == 1:
+                    self._queue.put(_Flood())
+                return
+            self._messages += 1
+            self._message_bytes += size_bytes
+        self._queue.put(_Letter(item, size_bytes))
 
     def post_frame(self, message: Message) -> None:
         """Put a frame into its topic's slot; the one that is there is pushed out."""
         with self._lock:
             held = self._slots.get(message.topic)
-            if held is None and len(self._slots) >= _MOST_TOPICS:
+            others = self._frame_bytes - (0 if held is None else len(held[0].payload))
+            crowded_out = bool(self._slots) and others + len(message.payload) > _MOST_FRAME_BYTES
+            if crowded_out or (held is None and len(self._slots) >= _MOST_TOPICS):
                 crowded = next(iter(self._slots))
                 self._slots[crowded] = (self._slots[crowded][0], self._slots[crowded][1] + 1)
                 return
+            self._frame_bytes = others + len(message.payload)
             self._slots[message.topic] = (message, 0 if held is None else held[1] + 1)
         if held is None:
             self._queue.put(_Slot(message.topic))
 
     def get(self, timeout: float | None) -> Any:
-        """Return the next item; a `FrameArrived` for a slot.
+        """Return the next item; a `FrameArrived` for a slot, a `Flooded` where messages found no room.
 
         Raises:
             queue.Empty: nothing came within `timeout` seconds.
 
         """
         item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
-        if not isinstance(item, _Slot):
-            return item
         with self._lock:
-            message, skipped = self._slots.pop(item.topic)
-        return FrameArrived(message, skipped)
+            match item:
+                case _Slot(topic):
+                    message, skipped = self._slots.pop(topic)
+                    self._frame_bytes -= len(message.payload)
+                    return FrameArrived(message, skipped)
+                case _Letter(inner, size_bytes):
+                    self._messages -= 1
+                    self._message_bytes -= size_bytes
+                    return inner
+                case _Flood():
+                    flooded, self._flooded = self._flooded, 0
+                    return Flooded(flooded)
+        return item
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +102,15 @@ class _Slot:
     topic: str
 
 
-__all__ = ["Empty", "FrameArrived", "Mailbox"]
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    item: Any
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Flood:
+    pass
+
+
+__all__ = ["Empty", "Flooded", "FrameArrived", "Mailbox"]

@@ -147,7 +147,7 @@ class Agent:
         )
 
     def _into(self, parse: Callable[[Message], list[ev.Event]]) -> Callable[[Message], None]:
-        return lambda message: self._mailbox.post(Arrived(parse, message))
+        return lambda message: self._mailbox.post_message(Arrived(parse, message), len(message.payload))
 
     def _schedule(self) -> list[Any]:
         probe = self.config.probe

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from agent import mailbox
-from agent.mailbox import FrameArrived, Mailbox
+from agent.mailbox import Flooded, FrameArrived, Mailbox
 from popexd.bus import Message
 
 
@@ -108,3 +108,35 @@ def test_an_empty_box_says_so() -> None:
     for timeout in (0, -1.0, 0.01):
         with pytest.raises(queue.Empty):
             box.get(timeout)
+
+
+def test_a_flood_of_messages_takes_bounded_room_and_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By number and by size; our own events always find room, and afterwards all is as before."""
+    monkeypatch.setattr(mailbox, "_MOST_MESSAGES", 3)
+    monkeypatch.setattr(mailbox, "_MOST_MESSAGE_BYTES", 100)
+    box = Mailbox()
+    for number in range(5):
+        box.post_message(number, 1)
+    box.post("ours")
+
+    assert drained(box) == [0, 1, 2, Flooded(2), "ours"]
+    box.post_message("large", 90)
+    box.post_message("too large beside it", 20)
+    assert drained(box) == ["large", Flooded(1)]
+    box.post_message("again", 90)
+    assert drained(box) == ["again"]
+
+
+def test_frames_of_many_cameras_take_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What finds none is counted as skipped, so that the counts still add up."""
+    monkeypatch.setattr(mailbox, "_MOST_FRAME_BYTES", 10)
+    box = Mailbox()
+    for camera in ("a", "b", "c"):
+        box.post_frame(Message(f"frames/{camera}", b"12345"))
+    box.post_frame(Message("frames/a", b"1234567"))
+
+    found = [item for item in drained(box) if isinstance(item, FrameArrived)]
+    assert [item.message.topic for item in found] == ["frames/a", "frames/b"]
+    assert sum(1 + item.skipped for item in found) == 4
+    box.post_frame(Message("frames/c", b"1234567890"))
+    assert len(drained(box)) == 1

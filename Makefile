@@ -10,6 +10,7 @@
 #   wheels    everything an installation without network needs, into dist/wheels
 #   deb       a Debian package of the same, into dist
 #   soak      hours in minutes: four cameras, faults by seed; ARGS="--minutes 60 --seed 7"
+#   fuzz      whatever reads from outside, for longer; ARGS="--seconds 600 --target tensor"
 #   docs      write the generated tables of docs/reference.md again
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
-.PHONY: demo test check fix bench simulate install uninstall wheels deb soak docs mosquitto clean
+.PHONY: demo test check fix bench simulate install uninstall wheels deb soak fuzz docs mosquitto clean
 
 demo: $(RUNTIME) mosquitto
 	$(BIN)/popexd demo $(ARGS)
@@ -61,6 +62,9 @@ deb:
 
 soak: $(FULL) mosquitto
 	$(BIN)/python -m tests.soak $(ARGS)
+
+fuzz: $(FULL)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 docs: $(RUNTIME)
 	$(BIN)/python docs/render.py

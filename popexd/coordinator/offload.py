@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from popexd.coordinator.events import Classified, Effect, Notice, Replied, Ship, ShipmentEnded
 from popexd.coordinator.frames import Frame, Phase, Waiting
@@ -64,31 +64,39 @@ class Offload:
     # ------------------------------------------------------------------------------------------ out
 
     def room(self, waiting: Waiting, now: float) -> Room:
-        """Tell whether one more frame may be shipped: those that are out must be served first, and be safe."""
-        itinerary, decision = self.planner.itinerary, self.planner.decision
-        shipped = self.shipped
-        if not itinerary.route or not shipped or decision is None:
+        """Tell whether one more frame may go the planned way: those that are out must be served first, and be safe."""
+        itinerary, decision, shipped = self.planner.itinerary, self.planner.decision, self.shipped
+        if not shipped or decision is None:
             return Room(True)
-        segments = tuple(name for stage in itinerary.route for name in stage.segments)
-        owed = [(frame.deadline_at, frame.rescue_seconds) for frame in shipped]
-        owed.append((self._due(waiting), self._rescue_seconds(segments, not itinerary.needs_decoding, now)))
-        latest = self._latest_starts(owed)
-        safe = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False)) and latest[-1] >= now
-        gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
+        if not itinerary.route:
+            return Room(self._can_wait(shipped, now))
         overdue_at = min(frame.overdue_at for frame in shipped)
         overdue = overdue_at <= now
+        gap = self.uplink.probing and self.uplink.usable  # a probe wants to cross alone
         # A frame that waits for the link had better wait in the inbox, where a newer one may take its place.
         excess = self.uplink.backlog_seconds(now) - _AHEAD_SHARE * decision.expected_seconds(FINAL)
-        if safe and not gap and excess <= 0 and len(shipped) < (2 if overdue else _MOST_SHIPPED):
+        few = len(shipped) < (2 if overdue else _MOST_SHIPPED)
+        if few and not gap and excess <= 0 and self._safe(shipped, waiting, now):
             return Room(True)
         if overdue:
-            # The frame would block the device for a while: only where the others can wait for that.
-            alone = self.planner.device_seconds(self.planner.profiled.names, True, now)
-            return Room(False, overdue=min(latest) >= now + alone)
+            return Room(False, overdue=self._can_wait(shipped, now))
         return Room(False, again_at=min(overdue_at, now + max(excess, _SOON_SECONDS)) if excess > 0 else overdue_at)
 
-    def _due(self, waiting: Waiting) -> float:
-        return waiting.at + self.planner.settings.deadline_seconds
+    def _safe(self, shipped: list[Frame], waiting: Waiting, now: float) -> bool:
+        """Whether the device could still rescue every frame in time with one more shipped; if it ever can."""
+        itinerary, deadline = self.planner.itinerary, self.planner.settings.deadline_seconds
+        segments = tuple(name for stage in itinerary.route for name in stage.segments)
+        rescue = self._rescue_seconds(segments, not itinerary.needs_decoding, now)
+        owed = [*((frame.deadline_at, frame.rescue_seconds) for frame in shipped), (waiting.at + deadline, rescue)]
+        latest = self._latest_starts(owed)
+        in_time = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False))
+        return rescue > deadline or (in_time and latest[-1] >= now)
+
+    def _can_wait(self, shipped: list[Frame], now: float) -> bool:
+        """Whether the shipped ones could be rescued in time after a whole frame on the device; if they ever can."""
+        alone = self.planner.device_seconds(self.planner.profiled.names, True, now)
+        latest = self._latest_starts([(frame.deadline_at, frame.rescue_seconds) for frame in shipped])
+        return alone > self.planner.settings.deadline_seconds or min(latest) >= now + alone
 
     def _rescue_seconds(self, segments: tuple[str, ...], decode: bool, now: float) -> float:
         return _RESCUE_FACTOR * self.planner.device_seconds(segments, decode, now)
@@ -169,7 +177,10 @@ class Offload:
         news = self.uplink.returned((event.key, event.attempt), sum(event.seconds.values()), now)
         frame = self.frames.get(event.key)
         if frame is not None and frame.attempt > 0:
-            if event.classified is not None:
+            if event.classified is not None and event.exit not in (FINAL, *self.planner.exits):
+                self.statistics.replies_rejected["exit"] += 1
+                self._refused(frame, replace(event, error="exit"), now)
+            elif event.classified is not None:
                 learn_there(self.planner, frame, event, now)
                 self._answered(frame, event.classified, event.exit, event.tier, event.seconds, now)
             else:

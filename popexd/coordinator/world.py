@@ -26,7 +26,7 @@ class World:
         self.uplink = uplink
         self.workers: dict[str, tuple[Tier, Any]] = {}
         self._out = out
-        self._complained: str | None = None
+        self._complained = False
 
     def profiles(self) -> dict[Tier, Any]:
         """Return a profile for every tier that has a worker online for this model."""
@@ -48,10 +48,9 @@ class World:
         """Solve again and, if that changes anything worth telling, put the new decision in force."""
         before = self.planner.decision
         decision = self.planner.consider(self.known(), reason, now, urgent, forced)
-        if self.planner.infeasible != self._complained:
-            self._complained = self.planner.infeasible
-            if self._complained is not None:
-                self.notice("plan.infeasible", detail=self._complained)
+        if self.planner.infeasible is not None and not self._complained:
+            self.notice("plan.infeasible", detail=self.planner.infeasible)
+        self._complained = self.planner.infeasible is not None
         if decision is None:
             return
         self._out.append(Decided(decision))

@@ -43,7 +43,7 @@ class Process:
                 start_new_session=True,
             )
 
-    def signal(self, number: signal.Signals) -> None:
+    def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         if self._child is not None:
             self._child.send_signal(number)

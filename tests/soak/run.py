@@ -132,9 +132,9 @@ class Soak:
 
     def stops_a_worker(self) -> str:
         """SIGSTOP for a while: its connection stays, and nothing comes from it."""
-        self.victim.signal(signal.SIGSTOP)
+        self.victim.send(signal.SIGSTOP)
         self._for(0.5, 4)
-        self.victim.signal(signal.SIGCONT)
+        self.victim.send(signal.SIGCONT)
         return "worker stopped"
 
     def ends_a_worker(self) -> str:
@@ -147,10 +147,10 @@ class Soak:
     def hangs_both_workers(self) -> str:
         """Nobody answers for a while, though everybody is connected."""
         for process in (self.worker, self.victim):
-            process.signal(signal.SIGSTOP)
+            process.send(signal.SIGSTOP)
         self._for(0.5, 3)
         for process in (self.worker, self.victim):
-            process.signal(signal.SIGCONT)
+            process.send(signal.SIGCONT)
         return "both workers stopped"
 
     def changes_the_link(self) -> str:
@@ -239,7 +239,7 @@ def _agent(folder: Path, port: int, uplink: int) -> Path:
             "probe": {"interval_seconds": 3.0},
             "metrics": {"interval_seconds": 0.5, "window_seconds": 10.0},
             # Slow enough for a worker to be worth the way.
-            "runtime": {"threads": 1, "slowdown": 3.0, "cache_folder": str(folder)},
+            "runtime": {"threads": 1, "slowdown": 10.0, "cache_folder": str(folder)},
         },
     )
 

@@ -129,6 +129,8 @@ class Machine:
         """Have agent and worker installed, running with the examples' configuration, and heard."""
         if not self.installed:
             self.install(f"UNITS={AGENT} {WORKER}")
+        if (self.container.root / "var/lib/popexd-broker").exists():
+            self.sh("systemctl disable --now popexd-broker; rm -rf /var/lib/popexd-broker")
         for example, name in (("agent", AGENT), ("worker-cloud", WORKER)):
             text = (ROOT / "examples" / f"{example}.toml").read_text()
             # Sooner than in a minute: what a test waits for.

@@ -172,7 +172,8 @@ class Broker:
     def _launch(self, program: str) -> None:
         configuration = self._write_configuration()
         log_file = configuration.with_name("mosquitto.log")
-        begin = log_file.stat().st_size if log_file.exists() else 0
+        touch_private(log_file)
+        begin = log_file.stat().st_size
         with log_file.open("ab") as log:
             # A session of its own: Ctrl-C on a terminal is for its parent, which still has farewells to say through it.
             self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
@@ -257,9 +258,17 @@ def _copy(stream: IO[bytes], log_file: Path, reader: Callable[[str], str | None]
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read: Mosquitto warns of others."""
+    touch_private(path)
+    path.write_text(text, encoding="utf-8")
+
+
+def touch_private(path: Path) -> None:
+    """Make sure a file is there for its owner alone: the folder's, where root makes it."""
     path.touch(mode=0o600)
     path.chmod(0o600)
-    path.write_text(text, encoding="utf-8")
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _dying_with_us() -> list[str]:

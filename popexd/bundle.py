@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from popexd.arrays import read_arrays
 from popexd.errors import BundleError
+from popexd.protocol.nesting import MAX_DEPTH, nested_deeper
 
 SCHEMA = "popexd/bundle/1"
 DEFAULT_FOLDER = Path(__file__).parent / "bundles" / "default"
@@ -207,7 +208,10 @@ def _read_json(path: Path) -> dict[str, Any]:
         size_bytes = path.stat().st_size
         if size_bytes > _MAX_JSON_BYTES:
             raise BundleError(f"{path}: {size_bytes} bytes, expected at most {_MAX_JSON_BYTES}")
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
+        if nested_deeper(text):
+            raise BundleError(f"{path}: nested more than {MAX_DEPTH} deep, expected the bundle's description")
+        facts = json.loads(text)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be read: {error.strerror or error}, expected the bundle's description"

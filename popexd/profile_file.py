@@ -15,6 +15,7 @@ from popexd.profile import CodecCost, Exit, Layer, LayerGraph
 from popexd.validation import Validation
 
 SCHEMA = "popexd/profile/1"
+MAX_BYTES = 64_000_000
 
 T = TypeVar("T")
 
@@ -26,6 +27,8 @@ def load_graph(path: Path) -> LayerGraph:
         ProfileError: it cannot be read, is not JSON, or not a profile.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ProfileError(f"{path}: {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ProfileError(f"{path}: {error.strerror or error}, expected a profile file") from error

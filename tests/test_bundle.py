@@ -275,3 +275,11 @@ def test_the_default_bundle_loads_and_weighs_at_most_ten_megabytes() -> None:
         "fc8",
     ]
     assert [exit_.name for exit_ in found.exits] == ["b1", "b3"]
+
+
+def test_a_description_nested_too_deeply_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """Nothing in it is deeper than a handful of levels."""
+    folder = written(tmp_path / "tiny")
+    (folder / "bundle.json").write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    with pytest.raises(BundleError, match="nested more than 32 deep"):
+        bundle.load(folder)

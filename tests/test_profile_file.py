@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from popexd.errors import ProfileError
 from popexd.profile import LayerGraph
+from popexd.profile_file import load_graph
 from tests.graphs import random_dag
 
 Data = dict[str, Any]
@@ -249,3 +250,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """No traceback for a typing error."""
     with pytest.raises(ProfileError, match=r"none\.json: No such file"):
         LayerGraph.load(tmp_path / "none.json")
+
+
+def test_a_file_of_absurd_size_is_refused_unread(tmp_path: Path) -> None:
+    """By its size on disk; it is never brought into memory."""
+    path = tmp_path / "huge.json"
+    with path.open("wb") as stream:
+        stream.truncate(10**12)
+
+    with pytest.raises(ProfileError, match="expected at most"):
+        load_graph(path)

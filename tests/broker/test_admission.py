@@ -242,3 +242,37 @@ def test_a_revocation_list_is_always_newer_than_the_one_before() -> None:
     assert dates[-1] < datetime.now(UTC)
     ends = x509.load_pem_x509_crl(lists[-1]).next_update_utc
     assert ends == authority.expires(signer.certificate)
+
+
+def test_a_running_broker_says_that_a_certificate_is_about_to_expire(tmp_path: Path) -> None:
+    """With the command that mends it, from a month before."""
+    folder = tmp_path / "broker"
+    done("init", "--folder", folder, "--host", "127.0.0.1", "--name", "127.0.0.1")
+    done("add", "device", "pi", "--days", "20", "--folder", folder)
+    words = ["run", "--folder", str(folder), "--port", "0"]
+    process = subprocess.Popen(
+        [*PROGRAM, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        line = next(line for line in process.stderr if "certificate." in line)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+    assert "certificate.expires" in line
+    assert "account=pi" in line
+    assert "popexd broker renew pi" in line
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are another's")
+def test_what_root_makes_in_a_folder_of_the_services_user_is_the_users(tmp_path: Path) -> None:
+    """Else `sudo popexd broker add` would leave files that the service cannot read."""
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    os.chown(folder, 65_534, 65_534)
+    done("init", "--folder", folder, "--host", "127.0.0.1")
+    done("add", "monitor", "eyes", "--folder", folder)
+    done("renew", "eyes", "--folder", folder)
+
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")} == {(65_534, 65_534)}

@@ -24,6 +24,8 @@ Nothing crosses a link sooner than it can, but anything may hold a message up: s
 """
 _EVIDENCE = 3.0
 """Contradictions in a row, each counted by how strong it is and as two at most, that make a change of the link."""
+_FEWEST = 4
+"""So many larger messages tell round trip and rate apart where no small one does; fewer contradict nothing."""
 
 _UNANSWERED = "unanswered"
 
@@ -176,6 +178,9 @@ class LinkEstimator:
             return True
         if not self._large or (not self._small and sample.bytes <= _SMALL_BYTES):
             self._keep(sample, self._small)
+            return False
+        if not self._small and len(self._large) < _FEWEST:
+            self._keep(sample, self._large)
             return False
         return self._judge(sample)
 

@@ -59,10 +59,14 @@ def render_command(
     user: Users = None,
     site: Annotated[str | None, typer.Option(help="Let users touch this site only.")] = None,
     output: Annotated[Path | None, typer.Option(help="Write mosquitto.conf and acl to this folder.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where `init` was done: for a Mosquitto that others run.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object: file name to text.")] = False,
 ) -> None:
     """Print the configuration and, where users are named, their access list."""
     users = parse_users(user or [])
+    if folder is not None:
+        print(render(BrokerFolder(folder).settings()), end="")
+        return
     settings = BrokerSettings(
         host=host,
         port=port,

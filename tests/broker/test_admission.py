@@ -276,3 +276,14 @@ def test_what_root_makes_in_a_folder_of_the_services_user_is_the_users(tmp_path:
     done("renew", "eyes", "--folder", folder)
 
     assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")} == {(65_534, 65_534)}
+
+
+def test_another_mosquitto_can_serve_the_folder(folder: Path) -> None:
+    """Its configuration is printed whole."""
+    text = done("render", "--folder", folder)
+
+    for line in (
+        "listener 8883 127.0.0.1", "allow_anonymous false", "require_certificate true", "tls_version tlsv1.2",
+        f"password_file {folder}/passwords", f"acl_file {folder}/acl", f"crlfile {folder}/revoked.pem",
+    ):  # fmt: skip
+        assert line in text.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from popexd.cli.doctor import machine
 from popexd.cli.doctor.findings import Level
 from popexd.protocol.messages import AgentState, DecisionPayload, PredictedFigures, WorkerState
 from popexd.protocol.topics import DeviceTopics
+from tests.broker.conftest import password_file as password_file  # noqa: PLC0414 a fixture is found by its name
 from tests.broker.site import Site
 
 from .conftest import Run, online, until
@@ -263,6 +265,45 @@ def test_a_certificate_at_its_end_is_told(
     own = next(each for each in found.of("certificate") if "cert_file" in each["says"])
     assert own["level"] == level
     assert "popexd broker renew" in own["do"]
+
+
+def test_the_brokers_of_both_sides_are_looked_at(examine: Any, site: Site, tmp_path: Path) -> None:
+    """Frames go through the site's, tensors through the uplink's, and workers are looked for there."""
+    text = configured(site, "pi", tmp_path).read_text().replace("[mqtt]", "[uplink]")
+    (tmp_path / "both.toml").write_text(
+        "\n".join(line for line in text.splitlines() if not line.startswith(("site", "device")))
+    )
+    with Broker() as broker:
+        found = examine("--config", tmp_path / "both.toml", "--port", broker.port)
+
+    assert found.status == 0
+    assert [each["says"].split(":")[0] for each in found.of("broker")] == ["mqtt", "uplink"]
+    assert len(found.of("workers")) == len(found.of("agent")) == 1
+    assert found.of("certificate")
+
+
+@pytest.mark.parametrize(("lines", "level"), [((), "ok"), (("allow_anonymous true",), "warn")])
+def test_a_broker_in_the_network_without_encryption_or_accounts_is_told(
+    examine: Any, password_file: Any, tmp_path: Path, lines: tuple[str, ...], level: str
+) -> None:
+    """Passwords that can be read on the way, and strangers who are let in."""
+    host = socket.gethostname()
+    try:
+        socket.getaddrinfo(host, None, socket.AF_INET)
+    except OSError:
+        pytest.skip("this machine's own name does not resolve")
+    settings = BrokerSettings(host="0.0.0.0", password_file=password_file(pi="secret"), extra_lines=lines)
+    (tmp_path / "password").write_text("secret\n")
+    (tmp_path / "password").chmod(0o600)
+    with Broker(settings=settings) as broker:
+        file = tmp_path / "agent.toml"
+        file.write_text(
+            f'[mqtt]\nhost = "{host}"\nport = {broker.port}\nusername = "pi"\npassword_file = "{tmp_path}/password"\n'
+        )
+        found = examine("--config", file)
+
+    assert found.the("encryption")["level"] == "warn"
+    assert found.the("access")["level"] == level
 
 
 def test_secrets_that_others_can_read_are_told(examine: Any, site: Site, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from popexd.protocol.topics import DeviceTopics
 
 CAMERAS = ("north", "east", "south", "west")
 FRAMES_PER_SECOND = 50.0
-_PICTURES = 64
+_PICTURES = 16
 
 
 class Cameras:
@@ -42,6 +42,10 @@ class Cameras:
         self._stopped.set()
         self._thread.join(10)
         self._bus.stop()
+
+    def ask(self, mode: str) -> None:
+        """Ask the agent for another mode."""
+        self._bus.publish(self._topics.request("set"), json.dumps({"mode": mode}).encode(), qos=1)
 
     def _publish(self) -> None:
         pictures = cycle([scene(index, 5, (160, 120)).jpeg() for index in range(_PICTURES)])

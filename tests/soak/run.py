@@ -79,7 +79,7 @@ class Soak:
         self.cameras = Cameras(self.site.port, TOPICS)
         self._faults: tuple[Callable[[], str], ...] = (
             self.kills_a_worker, self.stops_a_worker, self.ends_a_worker, self.hangs_both_workers,
-            self.changes_the_link, self.changes_the_link, self.cuts_the_link,
+            self.changes_the_link, self.changes_the_link, self.changes_the_mode, self.cuts_the_link,
             self.restarts_the_cloud, self.restarts_the_site,
         )  # fmt: skip
 
@@ -93,7 +93,7 @@ class Soak:
         while (left := begun + seconds - time.monotonic()) > 0:
             self._pause.wait(min(left, self._random.uniform(1.0, 4.0)))
             name = self._random.choice(self._faults)() if left > 5 else "quiet"
-            self.faults[name] += name != "quiet"
+            self.faults.update([name] if name != "quiet" else [])
             self._say(f"{time.monotonic() - begun:6.0f} s  {name:<24} {self.book.metrics.get('frames')}")
         self.cameras.stop()
         self._sampled.set()
@@ -157,6 +157,12 @@ class Soak:
         """Another kind of uplink."""
         self.link.set(self._random.choice((WIFI, FOURTH_GENERATION, THIRD_GENERATION)))
         return f"link {self.link.profile.name}"
+
+    def changes_the_mode(self) -> str:
+        """Whoever operates the agent pins where frames are finished, or leaves it to the planner."""
+        mode = self._random.choice(("auto", "cloud"))
+        self.cameras.ask(mode)
+        return f"mode {mode}"
 
     def cuts_the_link(self) -> str:
         """An outage: nothing flows and nobody is told."""
@@ -235,7 +241,7 @@ def _agent(folder: Path, port: int, uplink: int) -> Path:
         {
             "mqtt": {"port": port, "site": TOPICS.site, "device": TOPICS.device},
             "uplink": {"port": uplink},
-            "planner": {"deadline_seconds": _DEADLINE_SECONDS},
+            "planner": {"mode": "cloud", "deadline_seconds": _DEADLINE_SECONDS},
             "probe": {"interval_seconds": 3.0},
             "metrics": {"interval_seconds": 0.5, "window_seconds": 10.0},
             # Slow enough for a worker to be worth the way.

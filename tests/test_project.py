@@ -53,7 +53,11 @@ def test_torch_and_torchvision_have_a_floor_only() -> None:
     assert len(train) == 2
 
 
-@pytest.mark.parametrize("script", [".ci/run", "broker/install-mosquitto.sh"])
+SCRIPTS = (".ci/run", "broker/install-mosquitto.sh", "systemd/install.sh")
+PACKAGING = ("packaging/build-deb.sh", "packaging/postinst", "packaging/prerm", "packaging/postrm")
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, *PACKAGING])
 def test_scripts_are_sound(script: str) -> None:
     """Executable, and parsed by their shell."""
     path = ROOT / script

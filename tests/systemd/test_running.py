@@ -209,6 +209,29 @@ def test_a_reload_puts_in_force_what_it_can(machine: Machine) -> None:
     until(lambda: machine.ear.ask("status")["data"]["settings"]["thresholds"] == {}, "the old settings")
 
 
+def test_a_worker_reloads_too(machine: Machine) -> None:
+    """Its log's level at once, its models at the next start."""
+    given = machine.configuration("worker-cloud")
+    machine.configure(
+        "worker-cloud", given.replace('level = "info"', 'level = "error"').replace("threads = 0", "threads = 1")
+    )
+    machine.sh(f"systemctl reload {WORKER}")
+    until(lambda: machine.show(WORKER, "StatusText").endswith("needs a restart: runtime.threads"), "the hint")
+    machine.configure("worker-cloud", given)
+    machine.sh(f"systemctl reload {WORKER}")
+    until(lambda: not machine.show(WORKER, "StatusText").endswith("runtime.threads"), "the hint to go")
+
+
+def test_a_camera_is_a_service(machine: Machine) -> None:
+    """Its options come from a file of its name."""
+    machine.container.write("/etc/popexd/camera-yard.env", "POPEXD_CAMERA_OPTIONS=--source generated --fps 4\n")
+    machine.sh("systemctl start popexd-camera@yard")
+    until(lambda: len(machine.ear.all(TOPICS.results("yard"))) >= 2, "answers to its frames")
+    machine.sh("systemctl stop popexd-camera@yard")
+
+    assert machine.show("popexd-camera@yard", "Result") == "success"
+
+
 def test_a_missing_broker_is_no_reason_to_wait(machine: Machine) -> None:
     """Ready without one; when it comes, so does the retained state, and nothing was restarted."""
     machine.ear.bus.stop()

@@ -1,0 +1,76 @@
+"""The unit files by themselves: what systemd says of them without running any."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UNITS = sorted((ROOT / "systemd").glob("*.service"))
+NOTIFYING = ("popexd-agent.service", "popexd-broker.service", "popexd-worker@.service")
+
+
+def settings(unit: Path) -> dict[str, list[str]]:
+    """Every setting of a unit with its values."""
+    found: dict[str, list[str]] = {}
+    for key, value in re.findall(r"^(\w+)=(.*)$", unit.read_text(encoding="utf-8"), re.MULTILINE):
+        found.setdefault(key, []).append(value)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_exposure_is_small(unit: Path) -> None:
+    """At most 2.0 of 10, by systemd's own measure."""
+    said = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", str(unit)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "unrecognized option" in said.stderr:
+        pytest.skip("this systemd cannot examine a file")
+
+    assert said.returncode == 0, said.stdout[-300:] + said.stderr
+
+
+@pytest.mark.parametrize("name", NOTIFYING)
+def test_services_say_how_they_are(name: str) -> None:
+    """Ready by notification, restarted for ever, the configuration in its place, and time enough to drain."""
+    told = settings(ROOT / "systemd" / name)
+
+    assert told["Type"] == ["notify"]
+    assert told["Restart"] == ["on-failure"]
+    assert told["StartLimitIntervalSec"] == ["0"]
+    assert told["ExecStart"][0].startswith("/opt/popexd/bin/popexd ")
+    assert told["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert int(told["TimeoutStopSec"][0]) >= 20
+
+
+def test_agent_and_worker_have_a_watchdog() -> None:
+    """What hangs is started again."""
+    for name in ("popexd-agent.service", "popexd-worker@.service"):
+        assert settings(ROOT / "systemd" / name)["WatchdogSec"] == ["30"]
+
+
+def test_all_units_share_one_sandbox() -> None:
+    """A lock that is added to one is added to all."""
+    loose = re.compile(
+        r"(?:Protect|Private|Restrict|SystemCall|Capab|Ambient|Lock|NoNew|Keyring|UMask|RemoveIPC|Device)"
+    )
+    locks = [{key: value for key, value in settings(unit).items() if loose.match(key)} for unit in UNITS]
+
+    assert all(each == locks[0] for each in locks)
+    assert locks[0]["ProtectSystem"] == ["strict"]
+
+
+def test_no_secret_stands_in_a_unit() -> None:
+    """Secrets come from the credential store, each under the name that the configuration knows."""
+    for name, prefixes in (("popexd-agent", ("mqtt", "uplink")), ("popexd-worker@", ("mqtt",))):
+        loaded = settings(ROOT / "systemd" / f"{name}.service")["LoadCredential"]
+
+        assert [each.split(":")[0] for each in loaded] == [
+            f"{prefix}_{part}" for prefix in prefixes for part in ("password", "ca", "cert", "key")
+        ]

@@ -262,8 +262,9 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _rgb(file: Image.Image) -> Image.Image:
     if file.mode.startswith("I"):
-        # Pillow clips 16-bit grey at 255 instead of scaling it.
-        grey = np.asarray(file).astype(np.int64) >> 8
+        # Pillow clips 16-bit grey at 255 instead of scaling it. In its own type: a wider one costs a gigabyte for the
+        # largest frame that is allowed.
+        grey = np.asarray(file) >> 8
         return Image.fromarray(grey.clip(0, 255).astype(np.uint8), "L").convert("RGB")
     if file.mode != "RGB":
         return file.convert("RGB")

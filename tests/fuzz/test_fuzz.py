@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from .strategies import inputs
 from .targets import TARGETS, prepare
 
-EXAMPLES = 120
+EXAMPLES = 100
 
 
 @pytest.fixture(autouse=True)

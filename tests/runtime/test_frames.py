@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -314,3 +316,21 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     assert sniff(whole[:-2] + last * 40 + whole[-2:]).width == 64
     with pytest.raises(FrameRejected, match="scans"):
         sniff(whole[:-2] + last * 100 + whole[-2:])
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGB", "RGBA", "LA", "P", "1"])
+def test_the_largest_frame_of_any_kind_takes_bounded_memory(mode: str) -> None:
+    """A few kilobytes of PNG may hold fifty million pixels: some ten bytes for each, not twenty."""
+    side = 2_000
+    picture = Image.fromarray(np.zeros((side, side), np.uint16)) if mode == "I;16" else Image.new(mode, (side, side))
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    del picture
+    code = (
+        "import resource, sys; from popexd.runtime.frames import load_image\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
+        "data = sys.stdin.buffer.read(); before = peak(); load_image(data, 16, 16); print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], input=stream.getvalue(), capture_output=True, check=True)
+
+    assert int(done.stdout) < 12 * side * side

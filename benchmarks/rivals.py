@@ -30,6 +30,7 @@ _BEATEN = (ALONE, CAMERA)
 """The rivals of the target: what anybody would do. A resized image is a choice of the daemon's own."""
 
 _LINKS = (THIRD_GENERATION, FOURTH_GENERATION, WIFI)
+_TELLING = {"cut", "codec", "reason", "predicted", "alternatives", "network"}
 _WARM_UP_SECONDS = 12.0
 _WARM_UP_FRAMES = (8, 40)
 
@@ -153,5 +154,6 @@ def _details(heat: Heat, best: str) -> dict[str, Any]:
             "exits": dict(Counter(answer.result.exit for answer in answers)),
             "fallbacks": dict(Counter(answer.result.fallback for answer in answers if answer.result.fallback)),
             "predicted_seconds": fmean(plan.predicted.seconds for plan in plans) if plans else None,
+            "decision": plans[-1].model_dump(mode="json", include=_TELLING) if plans else None,
         }
     return found

@@ -8,7 +8,6 @@ from statistics import median
 
 from popexd import bundle
 from popexd.bundle import Bundle
-from popexd.coordinator import events as ev
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier
 from popexd.runtime import background
@@ -21,6 +20,7 @@ from .options import Options
 from .virtual import VirtualDaemon
 
 AT_MOST_SECONDS = 0.005
+_RATES = (18.8e6, 1.1e6, 5.5e6, 40e6, 3e6)
 _SLOWDOWN = 30.0
 _FRAMES = 60
 _WARM_UP = 5
@@ -42,26 +42,23 @@ def measure(options: Options) -> list[Figure]:
 
 
 def decision_seconds(model: Bundle, profile: MachineProfile, count: int) -> list[float]:
-    """Return what the brain takes over requests that each make it decide anew, after frames have taught it."""
-    daemon = VirtualDaemon(model, profile.slowed(_SLOWDOWN), profile, 5e6)
+    """Return the seconds of `count` decisions of a brain that frames have taught, made on a link that changes."""
+    daemon = VirtualDaemon(model, profile.slowed(_SLOWDOWN), profile, _RATES[0])
     for _ in range(_FRAMES):
         daemon.frame()
-    objectives = itertools.cycle(("device_seconds", "seconds"))
-    seconds = []
-    for number, objective in zip(range(count + _WARM_UP), objectives, strict=False):
-        before = len(daemon.decisions)
-        taken = daemon.seconds_for(ev.RequestReceived("set", None, {"objective": objective}))
-        if number >= _WARM_UP and len(daemon.decisions) > before:
-            seconds.append(taken)
-    return seconds
+    daemon.decision_seconds.clear()
+    for rate in itertools.islice(itertools.cycle(_RATES), 4 * (count + _WARM_UP)):
+        daemon.link(rate)
+        if len(daemon.decision_seconds) >= count + _WARM_UP:
+            break
+    return daemon.decision_seconds[_WARM_UP : count + _WARM_UP]
 
 
 def _solver_seconds(model: Bundle, profile: MachineProfile, count: int) -> list[float]:
     graph = background.graph(model, profile.slowed(_SLOWDOWN), {Tier.CLOUD: profile})
     tiers = frozenset({Tier.DEVICE, Tier.CLOUD})
-    rates = itertools.cycle((1.1e6, 5.5e6, 18.8e6, 3e6, 40e6))
     seconds = []
-    for rate in itertools.islice(rates, count + _WARM_UP):
+    for rate in itertools.islice(itertools.cycle(_RATES), count + _WARM_UP):
         problem = Problem(graph=graph, network=NetworkState(Link(rate, 0.02)), min_agreement=0.5, tiers=tiers)
         began = time.perf_counter()
         solve("joint", problem)

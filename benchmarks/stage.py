@@ -193,7 +193,8 @@ class Stage:
             time.sleep(_PAUSE_SECONDS)
             answer = device.ask(picture)
             if answer is not None:
-                seconds.append(answer.result.seconds.total)
+                parts = answer.result.seconds
+                seconds.append((parts.decode or 0.0) + (parts.device or 0.0))
         device.program.stop()
         return {"slowdown": round(max(1.0, FRAME_SECONDS / median(seconds[len(seconds) // 3 :])), 2)}
 

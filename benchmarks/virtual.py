@@ -35,6 +35,7 @@ class VirtualDaemon:
     ) -> None:
         self.bits_per_second = bits_per_second
         self.decisions: list[ev.Decision] = []
+        self.decision_seconds: list[float] = []
         self._now = 0.0
         self._bundle = bundle
         self._sure = itertools.cycle((0.99, 0.2, 0.6))
@@ -44,32 +45,36 @@ class VirtualDaemon:
             "bench",
             time.perf_counter,
         )
-        self._follow(self._brain.start(self._now))
+        self._follow(deque(self._brain.start(self._now)))
         self.tell(ev.UplinkChanged(True))
         self.tell(ev.WorkerChanged("w1", Tier.CLOUD, True, worker))
 
     def tell(self, event: ev.Event) -> None:
         """Hand an event to the brain, and let everything that it orders come about."""
-        self._follow(self._brain.handle(event, self._now))
+        self._follow(deque(self._handled(event)))
 
     def frame(self) -> None:
         """Let the camera send a frame."""
         self.tell(ev.FrameReceived("belt", b"frame"))
 
-    def seconds_for(self, event: ev.Event) -> float:
-        """Return the real seconds that the brain takes over an event."""
+    def link(self, bits_per_second: float) -> None:
+        """Change the link, and let the brain probe it."""
+        self.bits_per_second = bits_per_second
+        self.tell(ev.RequestReceived("probe", None))
+
+    def _handled(self, event: ev.Event) -> list[ev.Effect]:
+        """Let the brain handle an event; the real seconds count where it made a decision."""
         began = time.perf_counter()
         effects = self._brain.handle(event, self._now)
         seconds = time.perf_counter() - began
-        self._follow(effects)
-        return seconds
+        self.decision_seconds += [seconds] * any(isinstance(effect, ev.Decided) for effect in effects)
+        return effects
 
-    def _follow(self, effects: list[ev.Effect]) -> None:
-        waiting = deque(effects)
+    def _follow(self, waiting: deque[ev.Effect]) -> None:
         while waiting:
             event = self._outcome(waiting.popleft())
             if event is not None:
-                waiting.extend(self._brain.handle(event, self._now))
+                waiting.extend(self._handled(event))
 
     def _outcome(self, effect: ev.Effect) -> ev.Event | None:
         match effect:

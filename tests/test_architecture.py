@@ -92,7 +92,7 @@ DOORS = {
     ),
     "pydantic_settings": ("popexd.config",),
     "rich": ("popexd.cli", "popexd.lab", "popexd.training", "agent.cli", "cloud_worker.cli", "broker.cli"),
-    "scipy": ("popexd.solvers",),
+    "scipy": ("popexd.solvers", "popexd.training.regression"),
     "safetensors": ("popexd.protocol", "popexd.training"),
     "speedtest": ("agent.probes",),
     "structlog": ("popexd.logs",),

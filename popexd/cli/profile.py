@@ -28,9 +28,23 @@ def profile(
         Path | None, typer.Option(help="a profile that this command wrote on the cloud's machine; without it: this one")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="write the layer profile (popexd/profile/1) here")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="instead of a bundle: a torchvision classifier, darknet53, inception_v4 (extra: train)"),
+    ] = None,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="with --model: predict from other networks measured here")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print the layer profile")] = False,
 ) -> None:
     """Measure BUNDLE on this machine and show or write a layer profile, which `popexd plan` takes."""
+    if model is not None:
+        from popexd.cli.profile_network import profile_network
+
+        profile_network(model, threads, seconds, slowdown, cloud, out, predicted=predicted, as_json=as_json)
+        return
+    if predicted:
+        raise InputError("--predicted: a bundle is measured, expected it together with --model")
     # Loading onnxruntime takes a while; --help does not need it.
     from popexd.runtime.background import MachineProfile, graph, machine, measure
     from popexd.runtime.segments import SegmentRunner

@@ -27,6 +27,7 @@ def profile(
     name: str,
     seconds: float = 3.0,
     *,
+    threads: int = 0,
     predicted: bool = False,
     slowdown: float = 1.0,
     cloud: LayerGraph | None = None,
@@ -45,11 +46,11 @@ def profile(
             if other != network.name:
                 if say is not None:
                     say(f"measuring {other}")
-                timings.append(measure(load(other), seconds / len(TAUGHT_BY)))
+                timings.append(measure(load(other), seconds / len(TAUGHT_BY), threads=threads))
         times: Mapping[str, float] = LayerTimes.fitted(timings).all_seconds(network)
         confidence = trust(timings)
     else:
-        timing = measure(network, seconds)
+        timing = measure(network, seconds, threads=threads)
         times = timing.seconds
     return NetworkProfile(network, graph_of(network, times, slowdown, cloud), timing, confidence)
 

@@ -19,6 +19,9 @@ TAUGHT_BY = ("resnet18", "vgg11", "mobilenet_v2", "googlenet", "squeezenet1_0", 
 LEAST_VERTICES = 6
 """A kind with fewer measured vertices is predicted as any kind is."""
 
+LEAST_SECONDS = 5e-6
+"""Shorter ones are the interpreter's own time more than the layer's."""
+
 Column = NDArray[np.float64]
 
 
@@ -49,7 +52,7 @@ class LayerTimes:
         for timing in timings:
             for vertex in timing.network.vertices:
                 seconds = timing.seconds[vertex.name]
-                if seconds > 0:
+                if seconds > LEAST_SECONDS:
                     rows[vertex.kind].append((features(vertex), seconds))
                     rows["any"].append((features(vertex), seconds))
         return cls({kind: _fit(each) for kind, each in rows.items() if len(each) >= LEAST_VERTICES})
@@ -97,7 +100,7 @@ def trust(timings: Sequence[Timing]) -> Trust:
         predicted = times.all_seconds(timing.network)
         for vertex in timing.network.vertices:
             actual = timing.seconds[vertex.name]
-            if actual > 0:
+            if actual > LEAST_SECONDS:
                 errors[vertex.kind].append(abs(predicted[vertex.name] / actual - 1))
         whole[timing.network.name] = sum(predicted.values()) / timing.fronts[timing.network.vertices[-1].name] - 1
     return Trust(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from torch import fx
 from popexd.training.vertices import Network
 
 WARM_UP = 2
+LEAST_ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds per vertex, and of runs from the input up to some vertices, the whole network included.
+    """Seconds per vertex, and of runs from the input up to some vertices, the whole network included.
 
     Attributes:
         seconds: by vertex.
@@ -44,20 +45,35 @@ class Timing:
         return self.sums[end] / self.fronts[end] - 1
 
 
-def measure(network: Network, seconds: float = 3.0, fronts: int = 4) -> Timing:
-    """Run the network for about `seconds`, half of it vertex by vertex, half in one piece up to several cuts.
+def measure(network: Network, seconds: float = 3.0, fronts: int = 4, threads: int = 0) -> Timing:
+    """Run the network for about `seconds`, in turns vertex by vertex and in one piece up to several cuts.
+
+    `threads` 0 leaves their number to torch; with one, the thread's own time counts, so other programs do not.
 
     Partitions are measured beside layers because a run of layers is not the sum of its layers (PORTEND, ICPADS 2023).
     """
+    if threads:
+        torch.set_num_threads(threads)
     image = network.image()
+    ends = _ends(network, fronts)
+    pieces = {end: _front(network, end) for end in ends}
+    by_node: dict[str, list[float]] = defaultdict(list)
+    by_end: dict[str, list[float]] = defaultdict(list)
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    stopwatch = _Stopwatch(network.traced, by_node, clock)
+    until, rounds = time.perf_counter() + seconds, 0
     with torch.inference_mode():
-        by_node: dict[str, list[float]] = defaultdict(list)
-        stopwatch = _Stopwatch(network.traced, by_node)
-        _repeat(lambda: stopwatch.run(image), seconds / 2)
-        medians = {name: statistics.median(times[WARM_UP:] or times) for name, times in by_node.items()}
-        each = {vertex.name: sum(medians.get(node, 0.0) for node in vertex.nodes) for vertex in network.vertices}
-        ends = _ends(network, fronts)
-        runs = {end: _front(network, end, image, seconds / 2 / len(ends)) for end in ends}
+        # Taking turns, so that a machine that is busy with other things slows all alike.
+        while rounds < WARM_UP + LEAST_ROUNDS or time.perf_counter() < until:
+            stopwatch.run(image)
+            for end, piece in pieces.items():
+                started = clock()
+                piece(image)
+                by_end[end].append(clock() - started)
+            rounds += 1
+    nodes = {name: _undisturbed(times) for name, times in by_node.items()}
+    runs = {end: _undisturbed(times) for end, times in by_end.items()}
+    each = {vertex.name: sum(nodes.get(node, 0.0) for node in vertex.nodes) for vertex in network.vertices}
     order = [vertex.name for vertex in network.vertices]
     needed = {end: _ancestors(network, end) for end in ends}
     sums = {end: sum(each[name] for name in order if name in needed[end]) for end in ends}
@@ -67,27 +83,23 @@ def measure(network: Network, seconds: float = 3.0, fronts: int = 4) -> Timing:
 class _Stopwatch(fx.Interpreter):
     """Notes how long each node takes."""
 
-    def __init__(self, traced: fx.GraphModule, times: dict[str, list[float]]) -> None:
+    def __init__(self, traced: fx.GraphModule, times: dict[str, list[float]], clock: Callable[[], float]) -> None:
         super().__init__(traced)
         self.times = times
+        self.clock = clock
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node, timed."""
-        started = time.perf_counter()
+        started = self.clock()
         found = super().run_node(n)
-        self.times[n.name].append(time.perf_counter() - started)
+        self.times[n.name].append(self.clock() - started)
         return found
 
 
-def _repeat(work: Any, seconds: float) -> list[float]:
-    """Do `work` for about so long, at least a few times; return how long each took."""
-    times: list[float] = []
-    ends = time.perf_counter() + seconds
-    while len(times) < WARM_UP + 3 or time.perf_counter() < ends:
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return times
+def _undisturbed(times: list[float]) -> float:
+    """The lower quartile: what it takes while nothing else runs, even if something does at times."""
+    kept = sorted(times[WARM_UP:])
+    return kept[len(kept) // 4]
 
 
 def _ends(network: Network, count: int) -> list[str]:
@@ -109,8 +121,8 @@ def _ancestors(network: Network, end: str) -> set[str]:
     return found
 
 
-def _front(network: Network, end: str, image: torch.Tensor, seconds: float) -> float:
-    """Median seconds of running from the input up to and with a vertex, as one compiled piece."""
+def _front(network: Network, end: str) -> fx.GraphModule:
+    """Everything from the input up to and with a vertex, as one piece."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     last = next(vertex for vertex in network.vertices if vertex.name == end).nodes[-1]
@@ -119,7 +131,7 @@ def _front(network: Network, end: str, image: torch.Tensor, seconds: float) -> f
         if node.name == last:
             graph.output(copies[node])
             break
-    graph.eliminate_dead_code()
     front = fx.GraphModule(network.traced, graph)
-    times = _repeat(lambda: front(image), seconds)
-    return statistics.median(times[WARM_UP:])
+    front.graph.eliminate_dead_code()
+    front.recompile()
+    return front

@@ -194,7 +194,8 @@ class _Folding:
         if alone and self.folds(node, module, parents[0]):
             known = self.made[owners[0]]
             known["nodes"] = (*known["nodes"], node.name)
-            known["shape"] = self.shapes[node.name]
+            if self.numbers(node) != torch.Size(known["shape"]).numel():  # a view keeps the map as it was
+                known["shape"] = self.shapes[node.name]
             known["parameters"] += _parameters(module)
             self.owner[node.name] = owners[0]
             return
@@ -228,10 +229,9 @@ class _Folding:
         return isinstance(module, FOLDED) or plain
 
 
-_VIEWS = frozenset(
-    "flatten view reshape contiguous squeeze unsqueeze permute transpose dropout stochastic_depth".split()
-)
-_ACTIVATIONS = frozenset("relu relu6 relu_ sigmoid hardswish hardsigmoid silu gelu softmax tanh".split())
+_VIEWS = frozenset({"flatten", "view", "reshape", "contiguous", "squeeze", "unsqueeze", "permute", "transpose"})
+_IDLE = frozenset({"dropout", "stochastic_depth"})  # outside of training
+_ACTIVATIONS = frozenset({"relu", "relu6", "relu_", "sigmoid", "hardswish", "hardsigmoid", "silu", "gelu", "softmax"})
 _KINDS: Mapping[str, str] = {
     "add": "add",
     "iadd": "add",
@@ -253,7 +253,8 @@ def _target(node: fx.Node) -> str:
 
 
 def _view_or_activation(node: fx.Node) -> bool:
-    return _target(node) in _VIEWS | _ACTIVATIONS or node.target is operator.getitem and len(node.all_input_nodes) == 1
+    picks = node.target is operator.getitem and len(node.all_input_nodes) == 1
+    return picks or _target(node) in _VIEWS | _IDLE | _ACTIVATIONS
 
 
 def _kind(node: fx.Node, module: nn.Module | None) -> str:

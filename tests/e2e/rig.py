@@ -170,6 +170,23 @@ class Watch:
         """Wait until this is where frames are cut."""
         self.until(lambda: (made := self.decision()) is not None and made.cut == cut, f"a plan with the cut {cut}")
 
+    def planned(self, cut: str) -> None:
+        """Ask the agent until it says that this is where it cuts; what is retained may be of a time before a fault."""
+        topic = TOPICS.response("status")
+
+        def told() -> bool:
+            name = f"t{next(self._transactions)}"
+            self.bus.publish(TOPICS.request("status"), json.dumps({"transaction": name}).encode(), qos=1)
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                self._changed.wait(0.1)
+                said = self.last(topic, ResponsePayload)
+                if said is not None and said.transaction == name and said.data is not None:
+                    return bool(said.data["cut"] == cut)
+            return False
+
+        self.until(told, f"an agent with the cut {cut}")
+
     def shipped(self, count: int) -> None:
         """Wait until so many tensor messages have passed this broker, for who listens to them."""
         self.until(lambda: len(self.messages(TENSORS)) >= count, f"{count} tensor messages")

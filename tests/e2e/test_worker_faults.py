@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from agent.runtime import Agent
+
 from .rig import TENSORS, TOPICS, Rig, photo, until
+
+# Frames do not wait for a probe that wants to cross alone.
+RARELY = {"interval_seconds": 3600.0}
+
+
+def measured(agent: Agent) -> None:
+    """Wait until no probe is under way."""
+    until(lambda: not agent.loop.brain.world.uplink.probing, "the link being measured")
 
 
 def test_frames_of_a_killed_worker_are_finished_here(rig: Rig) -> None:
@@ -28,7 +38,7 @@ def test_frames_of_a_killed_worker_are_finished_here(rig: Rig) -> None:
     watch.cut_is("output")
 
     rig.program("worker", rig.worker_tables(broker.port))
-    watch.cut_is("input")
+    watch.planned("input")
     watch.send("c0", photo(7), "later")
     assert watch.answer("later").tier == "cloud"
     watch.at_rest(4)
@@ -38,17 +48,18 @@ def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
     """Two workers share the load; what the dead one had, the other answers."""
     broker = rig.broker()
     watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
-    quiet = {"interval_seconds": 3600.0}
-    slow = {"slowdown": 20.0}
+    slow = {"slowdown": 40.0}
     doomed = rig.program("worker", rig.worker_tables(broker.port, "doomed", runtime=slow))
     rig.worker(rig.worker_tables(broker.port, "other", runtime=slow))
-    agent = rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}, probe=quiet))
+    agent = rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 15.0}, probe=RARELY))
     watch.until(lambda: len(watch.events("worker.found")) == 2, "both workers")
     watch.cut_is("input")
-    for index in range(6):
-        watch.send("c0", photo(index), f"before-{index}")
-        watch.answer(f"before-{index}")
-    until(lambda: not agent.loop.brain.world.uplink.probing, "the link being measured")
+    received = 0
+    while min(watch.worker_metrics(name).tensors.answered for name in ("doomed", "other")) < 3:
+        watch.send("c0", photo(0), f"before-{received}")
+        watch.answer(f"before-{received}")
+        received += 1
+    measured(agent)
 
     # Each of the two is given one of two, so one is left with whom will never answer.
     doomed.pause()
@@ -58,10 +69,10 @@ def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
     tensors.shipped(passed + 2)
     doomed.kill()
 
-    metrics = watch.at_rest(8)
+    watch.at_rest(received + 2)
     watch.until(lambda: watch.events("worker.lost"), "the loss being told")
-    assert metrics.tiers == {"cloud": 8}
     answers = [watch.answer(f"shared-{index}") for index in range(2)]
+    assert [answer.tier for answer in answers] == ["cloud", "cloud"]
     assert max(answer.bytes_sent for answer in answers) >= 2 * len(photo(0))
     watch.until(lambda: watch.worker_metrics("other").tensors.answered >= 2, "the other one's work")
 
@@ -85,7 +96,7 @@ def test_a_stalled_worker_costs_time_but_no_answer(rig: Rig) -> None:
     worker.resume()
 
     watch.until(lambda: watch.worker_metrics("w1").tensors.answered >= 1, "the late replies")
-    watch.cut_is("input")
+    watch.planned("input")
     watch.send("c0", photo(9), "after")
     assert watch.answer("after").tier == "cloud"
     watch.at_rest(7)
@@ -96,6 +107,7 @@ def test_an_agent_does_not_wait_for_a_worker(rig: Rig) -> None:
     broker = rig.broker()
     watch = rig.watch(broker.port)
     rig.agent(rig.agent_tables(broker.port))
+    watch.until(lambda: watch.agent_is("online"), "the agent")
     watch.send("c0", photo(0), "alone")
     alone = watch.answer("alone")
     assert (alone.tier, alone.fallback) == ("device", None)
@@ -112,18 +124,19 @@ def test_a_worker_that_is_stopped_answers_what_it_has(rig: Rig) -> None:
     broker = rig.broker()
     watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
     worker = rig.program("worker", rig.worker_tables(broker.port, runtime={"slowdown": 60.0}))
-    rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}))
+    agent = rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}, probe=RARELY))
     watch.cut_is("input")
+    measured(agent)
 
-    for index in range(2):
+    for index in range(3):
         watch.send(f"c{index}", photo(index), f"owed-{index}")
     tensors.shipped(2)
+    watch.until(lambda: watch.worker_metrics("w1").tensors.received, "the first being done")
     assert worker.terminate() == 0, worker.log
 
-    metrics = watch.at_rest(2)
+    assert watch.at_rest(3).frames.answered == 3
     counts = watch.worker_metrics("w1").tensors
-    assert counts.received == counts.answered >= 1
-    assert metrics.frames.answered == 2
+    assert counts.received == counts.answered >= 2
     state = watch.messages(TOPICS.worker("w1", "state"))[-1]
     assert b'"offline"' in state.payload
     assert b'"stopped"' in state.payload

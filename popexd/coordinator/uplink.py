@@ -43,6 +43,7 @@ class Uplink:
         self.connected = False
         self.suspect = False
         self.max_packet_bytes: int | None = None
+        self._largest = _LARGEST_PROBE
         self.heard_at = float("-inf")
         self.changed_at = float("-inf")
         self._transit = Transit()
@@ -85,7 +86,7 @@ class Uplink:
     def connection(self, connected: bool, max_packet_bytes: int | None) -> None:
         """Take in that the uplink's broker was reached or lost; what was on its way is void."""
         self.connected = connected
-        self.max_packet_bytes = max_packet_bytes
+        self._limit(max_packet_bytes)
         self._transit.clear()
         self._probe = None
         self._train.clear()
@@ -97,7 +98,13 @@ class Uplink:
 
     def too_large(self, message_bytes: int) -> None:
         """Take in that a message was too large for the broker, whatever limit it had announced."""
-        self.max_packet_bytes = min(self.max_packet_bytes or message_bytes, message_bytes - 1)
+        self._limit(min(self.max_packet_bytes or message_bytes, message_bytes - 1))
+
+    def _limit(self, max_packet_bytes: int | None) -> None:
+        self.max_packet_bytes = max_packet_bytes
+        self._largest = _LARGEST_PROBE if max_packet_bytes is None else min(_LARGEST_PROBE, max_packet_bytes - 1024)
+        # What the largest message there can be does not tell, nothing will.
+        self.estimator.telling_bytes = max(PING_BYTES, self._largest // 2)
 
     def backlog_seconds(self, now: float) -> float:
         """Seconds of transfer that are ahead of a message sent now, by the estimate."""
@@ -246,8 +253,7 @@ class Uplink:
         """Cut a sized probe down to what the budget and the broker allow; None when that would tell nothing."""
         if size <= PING_BYTES:
             return size
-        limit = _LARGEST_PROBE if self.max_packet_bytes is None else self.max_packet_bytes - 1024
-        allowed = min(size, limit, self.budget.left(now))
+        allowed = min(size, self._largest, self.budget.left(now))
         return allowed if allowed >= _SMALLEST_PROBE else None
 
     def _send(self, size: int, tier: Tier, now: float) -> list[SendProbe]:
@@ -266,12 +272,13 @@ class Uplink:
             self._probe = None
         news = self.returned(("probe", sequence), far_seconds, now, "probe")
         if not self._train and size >= _SMALLEST_PROBE and self._too_small(size):
-            self._train = [min(4 * size, _LARGEST_PROBE)]
+            larger = min(4 * size, self._largest, self.budget.left(now))
+            self._train = [larger] if larger > size else []
+            if not self._train:  # this is as good as it gets
+                self.estimator.telling_bytes = min(self.estimator.telling_bytes, size)
         return news
 
     def _too_small(self, size: int) -> bool:
         """Whether a larger probe would tell the rate better."""
         link = self.estimator.link()
-        if size >= _LARGEST_PROBE or link is None:
-            return size < _LARGEST_PROBE
-        return link.transfer_seconds(size) < max(0.003, 0.3 * link.round_trip_seconds)
+        return link is None or link.transfer_seconds(size) < max(0.003, 0.3 * link.round_trip_seconds)

@@ -57,7 +57,7 @@ class LinkEstimator:
     The model is ``seconds = round trip + 8 bytes / rate``. Messages that are small, or small for this link, give the
     round trip (median); the others the rate: a byte-weighted quantile over the samples since the last change. Planning
     on a low quantile keeps a plan good in the slower part of what the link does. `rate_told_at` and
-    `round_trip_told_at` are when the last message told of them.
+    `round_trip_told_at` are when the last message told of them; a message of `telling_bytes` always does.
     """
 
     def __init__(self, quantile: float = 0.25, window_seconds: float = 120.0, capacity: int = 32) -> None:
@@ -68,6 +68,7 @@ class LinkEstimator:
         self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
         self._deviations: deque[float] = deque(maxlen=48)
         self._old_round_trip: float | None = None
+        self.telling_bytes = _TELLING_BYTES
         self.rate_told_at = float("-inf")
         self.round_trip_told_at = float("-inf")
         self._speedtest: LinkSample | None = None
@@ -76,7 +77,9 @@ class LinkEstimator:
 
     def reset(self) -> None:
         """Forget everything, as after an outage: what comes back may be another link."""
+        telling_bytes = self.telling_bytes
         self.__init__(self.quantile, self.window_seconds, self._large.maxlen or 32)  # type: ignore[misc]
+        self.telling_bytes = telling_bytes
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -211,7 +214,7 @@ class LinkEstimator:
         round_trip = self.round_trip_seconds
         expected = 0.0 if rate is None else round_trip + 8.0 * sample.bytes / rate
         least = max(0.0005, 0.25 * round_trip)
-        return max(sample.seconds, expected) - round_trip >= least or sample.bytes >= _TELLING_BYTES
+        return max(sample.seconds, expected) - round_trip >= least or sample.bytes >= self.telling_bytes
 
     def _contradiction(self, sample: LinkSample) -> float:
         """How strongly a sample contradicts the estimate: 0 within the usual, beyond 1 (slower) or -1 (faster)."""

@@ -1,0 +1,426 @@
+"""Which plan is in force, and when another takes its place."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from popexd.coordinator import events as ev
+from popexd.coordinator.brain import Coordinator, Settings
+from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.errors import InputError
+from popexd.latency import predict
+from popexd.network import Link, NetworkState
+from popexd.plan import ExitChoice, Plan
+from popexd.profile import LayerGraph
+from popexd.simulation.model import assemble
+from tests.graphs import random_chain
+
+from .makers import CLOUD, DEVICE, EDGE, Bench, cheaper, first, graph, only
+
+
+def planner(model: LayerGraph | None = None, **chosen: object) -> Planner:
+    """A planner that knows a model."""
+    whole = model or graph()
+    return Planner(lambda known: assemble(whole, known), PlannerSettings(**chosen), "p", lambda: 0.0)  # type: ignore[arg-type]
+
+
+def cloud(bits_per_second: float, round_trip: float = 0.02, limit: int | None = None) -> Known:
+    """A cloud worker behind this link."""
+    return Known({CLOUD: "profile"}, Link(bits_per_second, round_trip), limit)
+
+
+def plan_ids(decisions: list[ev.Decision]) -> list[str]:
+    """The plans that were in force, one after the other."""
+    return list(dict.fromkeys(decision.plan_id for decision in decisions))
+
+
+# ---------------------------------------------------------------------------------------- the choice
+
+
+def test_the_cut_moves_with_the_link() -> None:
+    """A fast link takes the camera's frame, a slower one a tensor, a slow one nothing."""
+    cuts = []
+    for rate in (50e6, 10e6, 0.1e6):
+        made = planner().consider(cloud(rate), "link", 0.0)
+        assert made is not None
+        cuts.append((made.cut, made.form["codec"]))
+    assert cuts == [("input", "camera"), ("v1", "q8+zstd"), ("output", None)]
+
+
+def test_without_workers_or_link_the_device_decides_alone() -> None:
+    """A worker without a known link is as good as none, and the other way round."""
+    for known in (Known(), Known({CLOUD: "profile"}), Known({}, Link(50e6))):
+        made = planner().consider(known, "start", 0.0)
+        assert made is not None
+        assert (made.cut, set(made.plan.tiers.values())) == ("output", {DEVICE})
+
+
+@pytest.mark.parametrize(("mode", "tier"), [("device", DEVICE), ("edge", EDGE), ("cloud", CLOUD), ("auto", EDGE)])
+def test_a_mode_pins_where_frames_are_finished(mode: str, tier: object) -> None:
+    """With an edge as quick as the cloud `auto` may take either; a pinned mode takes its own."""
+    made = planner(graph(speed={EDGE: 21.0, CLOUD: 20.0}), mode=mode).consider(
+        Known({EDGE: "e", CLOUD: "c"}, Link(50e6, 0.005)), "start", 0.0
+    )
+    assert made is not None
+    assert max(made.plan.tiers.values()) is tier
+    runs = [exit_["runs"] for exit_ in made.form["exits"].values()]
+    assert mode != "cloud" or not any(runs)
+
+
+def test_a_pinned_tier_that_is_not_there_leaves_the_device() -> None:
+    """Somebody has to answer."""
+    made = planner(mode="edge").consider(cloud(50e6), "start", 0.0)
+    assert made is not None
+    assert made.cut == "output"
+    assert any(choice.runs for choice in made.plan.exits.values())
+
+
+def test_accuracy_and_agreement_are_kept() -> None:
+    """What the settings forbid is not chosen, however quick."""
+    free, strict = planner(), planner(min_accuracy=0.99)
+    assert any(choice.runs for choice in free.consider(Known(), "start", 0.0).plan.exits.values())  # type: ignore[union-attr]
+    made = strict.consider(Known(), "start", 0.0)
+    assert made is not None
+    assert made.prediction.accuracy is not None
+    assert made.prediction.accuracy >= 0.99
+
+
+def test_where_the_constraints_leave_nothing_the_device_does_it_all_and_says_so_once() -> None:
+    """The best accuracy there is, and one notice, not one at every look."""
+    model = graph()
+    wrong = model.validation
+    assert wrong is not None
+    wrong.correct[:] = False
+    bench = Bench(model, min_accuracy=0.5)
+    assert bench.decision.cut == "output"
+    assert not any(choice.runs for choice in bench.decision.plan.exits.values())
+    for _ in range(5):
+        bench.tell(ev.Due("replan"), after=2.0)
+    assert len(bench.notices("plan.infeasible")) == 1
+    bench.asked("set", min_accuracy=None)
+    bench.asked("set", min_accuracy=0.5)
+    assert len(bench.notices("plan.infeasible")) == 2
+
+
+def test_a_packet_limit_is_kept() -> None:
+    """The camera's frame does not fit through the broker, so a tensor goes."""
+    made = planner().consider(cloud(50e6, limit=10_000), "start", 0.0)
+    assert made is not None
+    assert made.cut == "v1"
+
+
+@pytest.mark.parametrize("fields", [{"solver": "shortest-path", "objective": "bytes"}, {"thresholds": {"b9": 0.5}}])
+def test_settings_that_cannot_work_are_refused_at_the_start(fields: dict[str, object]) -> None:
+    """A bad configuration is fatal when the daemon starts, not when the link changes for the first time."""
+    with pytest.raises(InputError):
+        planner(**fields)
+
+
+def test_settings_that_cannot_work_leave_the_old_ones_in_force() -> None:
+    """Over a request, or a configuration that is read again: the brain goes on as it was."""
+    bench = Bench()
+    answer = bench.asked("set", solver="shortest-path", objective="bytes")
+    assert answer is not None
+    assert "shortest-path" in (answer.error or "")
+    assert bench.brain.world.planner.settings.solver == "joint"
+    bench.tell(ev.Reconfigured(Settings(PlannerSettings(solver="shortest-path", objective="bytes"), 7.0)))
+    assert bench.brain.world.planner.settings.solver == "joint"
+    assert bench.brain.world.uplink.interval_seconds == 7.0
+    assert bench.notices("settings.rejected")
+    bench.tell(ev.Due("replan"), after=5.0)
+
+
+@given(st.integers(0, 10_000), st.floats(4.5, 8.5), st.floats(0, 0.3), st.sampled_from([0.0, 0.9]))
+@settings(max_examples=150, deadline=None)
+def test_the_choice_is_never_behind_the_simple_ones(
+    seed: int, rate: float, round_trip: float, agreement: float
+) -> None:
+    """By its own prediction: not behind the device alone, nor behind sending the camera's frame to the cloud."""
+    rng = random.Random(seed)
+    whole = random_chain(rng, rng.randint(2, 7), rng.randint(0, 3), (DEVICE, CLOUD), rich=True)
+    known = Known({CLOUD: "profile"}, Link(10**rate, round_trip))
+    made = planner(whole, min_agreement=agreement).consider(known, "start", 0.0)
+    assert made is not None
+    priced = planner(whole).graph(known.profiles, 0.0)
+    network = NetworkState(known.uplink)
+    off = {branch.name: ExitChoice(False) for branch in priced.exits}
+    device_only = Plan(dict.fromkeys(priced.names, DEVICE), off, {})
+    rivals = [predict(device_only, priced, network)]
+    for codec in priced.codec_names("input"):
+        if priced.codec_cost("input", codec).agreement >= agreement:
+            sent = Plan(dict.fromkeys(priced.names, CLOUD), off, {DEVICE.label: codec})
+            rivals.append(predict(sent, priced, network))
+    assert made.prediction.seconds <= min(rival.seconds for rival in rivals) + 1e-9
+
+
+@given(st.integers(0, 10_000), st.lists(st.floats(4.8, 8.2), min_size=2, max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_what_stays_in_force_is_never_behind_by_more_than_the_hysteresis(seed: int, rates: list[float]) -> None:
+    """However the link wanders, once the dwell time is over the plan in force is within 5 % or 2 ms of the best."""
+    rng = random.Random(seed)
+    whole = random_chain(rng, 4, 2, (DEVICE, CLOUD), rich=True)
+    chosen = planner(whole, min_agreement=0.0, dwell_seconds=1.0)
+    for step, rate in enumerate(rates):
+        known = Known({CLOUD: "profile"}, Link(10**rate, 0.02))
+        chosen.consider(known, "link", 10.0 * step)
+        assert chosen.decision is not None
+        best = planner(whole, min_agreement=0.0).consider(known, "start", 0.0)
+        assert best is not None
+        now = chosen.decision.prediction.seconds
+        assert now - best.prediction.seconds <= max(0.05 * now, 0.002) + 1e-9
+
+
+# ---------------------------------------------------------------------------------------- switching
+
+
+def test_a_small_gain_is_no_reason_to_switch() -> None:
+    """The plan in force stands, at today's price, and nothing is published."""
+    chosen = planner()
+    before = chosen.consider(cloud(10e6), "start", 0.0)
+    rates = [rate * 1e6 for rate in range(10, 40)]
+    switched = next(
+        rate
+        for rate in rates
+        if (chosen.consider(cloud(rate), "look", rate) or before) is not before
+        and chosen.decision is not None
+        and chosen.decision.cut == "input"
+    )
+    best_from = next(rate for rate in rates if planner().consider(cloud(rate), "x", 0.0).cut == "input")  # type: ignore[union-attr]
+    assert switched > best_from
+
+
+def test_within_the_dwell_time_only_a_plan_that_got_worse_is_left() -> None:
+    """And then at once, if it is a change; merely measuring again does not hurry."""
+    for urgent, better, switches in [(False, False, False), (True, False, True), (True, True, False)]:
+        chosen = planner(dwell_seconds=5.0)
+        chosen.consider(Known(), "start", 0.0)
+        chosen.consider(cloud(10e6), "found", 10.0, urgent=True)
+        assert chosen.decision is not None
+        plan_id = chosen.decision.plan_id
+        chosen.consider(cloud(200e6 if better else 0.05e6), "link", 11.0, urgent=urgent)
+        assert (chosen.decision.plan_id != plan_id) is switches
+        chosen.consider(cloud(200e6 if better else 0.05e6), "look", 15.5)
+        assert chosen.decision.plan_id != plan_id
+
+
+def test_the_first_offload_does_not_wait() -> None:
+    """The plan of the start was no switch."""
+    chosen = planner(dwell_seconds=60.0)
+    chosen.consider(Known(), "start", 0.0)
+    chosen.consider(cloud(10e6), "found", 0.1)
+    assert chosen.decision is not None
+    assert chosen.decision.cut == "v1"
+
+
+def test_a_plan_that_cannot_be_carried_out_is_left_at_once() -> None:
+    """Worker gone, link gone, packet too large: no dwell time, no gain to weigh."""
+    for known in (Known({}, Link(50e6, 0.02)), Known({CLOUD: "profile"}), cloud(50e6, limit=5_000)):
+        chosen = planner(dwell_seconds=60.0)
+        chosen.consider(cloud(50e6), "start", 0.0)
+        made = chosen.consider(known, "gone", 0.1)
+        assert made is not None
+        assert made.cut in ("output", "v1")
+
+
+def test_a_plan_that_breaks_the_constraints_by_what_was_learnt_is_left() -> None:
+    """Live frames leave earlier than the table's did, so early answers are wrong more often than is allowed."""
+    model = graph(easy=0.3)
+    table = model.validation
+    assert table is not None
+    table.correct[0, ::2] = False
+    chosen = planner(model, min_accuracy=0.8, dwell_seconds=60.0)
+    made = chosen.consider(Known(), "start", 0.0)
+    assert made is not None
+    assert made.plan.runs("b1")
+    assert chosen.exit_rates is not None
+    for index in range(400):
+        chosen.exit_rates.add("b1", index * 0.1)
+    made = chosen.consider(Known(), "schedule", 41.0)
+    assert made is not None
+    assert not made.plan.runs("b1")
+
+
+def test_many_minutes_on_a_steady_noisy_link_see_no_flapping() -> None:
+    """At most one switch per dwell time right where two plans cost the same; few at all where the noise is small."""
+    for seed, dwell, noise in ((1, 0.5, 0.1), (2, 2.0, 0.1), (3, 10.0, 0.1), (4, 0.5, 0.03)):
+        chance = random.Random(seed)
+        tie = next(r * 1e5 for r in range(100, 400) if planner().consider(cloud(r * 1e5), "x", 0.0).cut == "input")  # type: ignore[union-attr]
+        chosen, switches = planner(dwell_seconds=dwell), []
+        chosen.consider(cloud(tie), "start", 0.0)
+        for step in range(1, 300):
+            now = 0.2 * step
+            before = chosen.decision
+            chosen.consider(cloud(tie * chance.gauss(1, noise), 0.02 * chance.gauss(1, noise)), "look", now)
+            assert before is not None
+            assert chosen.decision is not None
+            if before.plan_id != chosen.decision.plan_id:
+                switches.append(now)
+        assert all(later - earlier >= dwell for earlier, later in pairwise(switches))
+        assert noise > 0.05 or len(switches) <= 3
+
+
+# ---------------------------------------------------------------------------------------- publishing
+
+
+@pytest.mark.parametrize("mode", ["auto", "device", "cloud"])
+def test_an_unchanged_decision_is_published_once(mode: str) -> None:
+    """Looking again every two seconds says nothing new, whatever the mode."""
+    bench = Bench(mode=mode).connected().measured()
+    bench.wait(3.0)
+    bench.log.clear()
+    for _ in range(30):
+        bench.tell(ev.Due("replan"), after=2.0)
+    assert not bench.decided()
+
+
+def test_a_link_that_moved_by_a_fifth_is_worth_telling() -> None:
+    """The plan keeps its name; who watches sees what it is expected to take now."""
+    for mode in ("auto", "device"):
+        chosen = planner(mode=mode)
+        before = chosen.consider(cloud(5e6), "start", 0.0)
+        assert before is not None
+        assert chosen.consider(cloud(4.7e6), "look", 10.0) is None
+        told = chosen.consider(cloud(3e6), "look", 20.0)
+        assert told is not None
+        assert (told.plan_id, told.network["device"].bits_per_second) == (before.plan_id, 3e6)
+
+
+def test_a_plan_that_stays_for_the_dwell_time_is_told_at_todays_price() -> None:
+    """Though a better one is known: the published link is never an old one."""
+    chosen = planner(dwell_seconds=60.0)
+    chosen.consider(cloud(10e6), "start", 0.0)
+    chosen.consider(cloud(0.1e6), "link", 1.0, urgent=True)
+    told = chosen.consider(cloud(50e6), "link", 2.0, urgent=True)
+    assert told is not None
+    assert (told.cut, told.network["device"].bits_per_second) == ("output", 50e6)
+
+
+def test_frames_are_compared_with_todays_expectation() -> None:
+    """A small drift is not published, but it is what frames are measured against."""
+    chosen = planner()
+    before = chosen.consider(cloud(5e6), "start", 0.0)
+    assert before is not None
+    assert chosen.consider(cloud(4.7e6), "look", 10.0) is None
+    assert chosen.decision is not None
+    assert chosen.decision.prediction.seconds > before.prediction.seconds
+
+
+def test_a_decision_says_what_it_rests_on() -> None:
+    """Reason, alternatives, link; the plan in the form of files and messages."""
+    bench = Bench().offloading()
+    made = bench.decision
+    assert made.solver == "joint"
+    assert made.objective == "seconds"
+    assert {"device-only", "camera-jpeg-to-cloud"} <= {name for name, _ in made.alternatives}
+    assert min(seconds for _, seconds in made.alternatives) >= made.prediction.seconds - 1e-9
+    assert made.form["tiers"] == {"v1": "device", "v2": "cloud", "v3": "cloud"}
+    assert made.network["device"].bits_per_second == pytest.approx(10e6, rel=0.1)
+    assert made.plan_id.startswith("t-")
+
+
+# ---------------------------------------------------------------------------------------- what is learnt
+
+
+def test_a_device_that_slows_down_gives_more_away() -> None:
+    """Three times slower mid-way, by heat or a neighbour: within a few frames the plan moves to the cloud."""
+    bench = Bench(cheaper(graph(), v1=0.01, v2=0.02, v3=0.02)).connected().measured(1e6, 0.05)
+    bench.wait(3.0)
+    assert bench.decision.cut == "output"
+    for _ in range(20):
+        runs = only(ev.Run, bench.frame())
+        while runs:
+            device = sum({"v1": 0.01, "v2": 0.02, "v3": 0.02}[name] for name in runs[0].segments)
+            runs = only(ev.Run, bench.ran(runs[0], 0.4 if runs[0].exit != "final" else None, seconds=6 * device))
+            bench.wait(0.05)
+        bench.tell(ev.Due("replan"))
+        bench.tell(ev.Replied(0, 1, "w1", CLOUD, 0, {}))
+    assert bench.decision.cut != "output"
+
+
+def test_a_camera_that_sends_larger_frames_is_not_sent_on() -> None:
+    """The size of its frames is measured, not assumed."""
+    bench = Bench().offloading(50e6)
+    assert bench.decision.form["codec"] == "camera"
+    for _ in range(20):
+        run = first(ev.Run, bench.frame())
+        effects = bench.tell(ev.RunDone(run.key, image_bytes=150_000, shipment_bytes=150_900), after=0.001)
+        bench.replied(first(ev.Ship, effects), after=0.05)
+        bench.wait(0.2)
+    bench.tell(ev.Due("replan"), after=3.0)
+    assert bench.decision.cut == "v1"
+
+
+def test_a_worker_with_a_queue_is_given_less() -> None:
+    """Others use it too; what a message waits there counts like work."""
+    bench = Bench().offloading(10e6)
+    for _ in range(12):
+        bench.replied(bench.shipped(), after=0.15, seconds={"queue": 0.12, "decode": 0.0005, "compute": 0.004})
+        bench.wait(0.3)
+    bench.tell(ev.Due("replan"), after=3.0)
+    assert bench.decision.cut == "output"
+
+
+def test_what_was_learnt_long_ago_is_tried_again() -> None:
+    """A worker that was slow once may be quick again, and only trying tells."""
+    bench = Bench().offloading(10e6)
+    for _ in range(12):
+        bench.replied(bench.shipped(), after=0.15, seconds={"queue": 0.12, "decode": 0.0005, "compute": 0.004})
+        bench.wait(0.3)
+    bench.tell(ev.Due("replan"), after=3.0)
+    assert bench.decision.cut == "output"
+    bench.tell(ev.Due("replan"), after=400.0)
+    assert bench.decision.cut == "v1"
+
+
+def test_live_exit_shares_decide_the_next_plan() -> None:
+    """Frames here leave at b1 nearly always, unlike the table's: then shipping pays no more."""
+    bench = Bench().offloading(1.2e6)
+    assert bench.decision.plan.runs("b1")
+    share = bench.decision.prediction.exit_probabilities["b1"]
+    for _ in range(150):
+        bench.ran(first(ev.Run, bench.frame()), 0.99)
+    bench.tell(ev.Due("replan"), after=3.0)
+    assert bench.decision.prediction.exit_probabilities["b1"] > max(0.75, share + 0.3)
+
+
+def test_frames_of_an_older_plan_do_not_count_for_the_new_ones_exits() -> None:
+    """They were asked other questions."""
+    bench = Bench().offloading()
+    run = first(ev.Run, bench.frame())
+    bench.asked("set", thresholds={"b1": 0.5})
+    bench.ran(run, 0.99)
+    rates = bench.brain.world.planner.exit_rates
+    assert rates is not None
+    assert not rates._left
+
+
+def test_a_rescued_frame_counts_where_it_was_asked() -> None:
+    """It passed b1 and was finished here: that is a frame which b1 did not answer."""
+    bench = Bench().offloading()
+    bench.ran(first(ev.Run, bench.ended(bench.shipped(), "dropped")))
+    rates = bench.brain.world.planner.exit_rates
+    assert rates is not None
+    assert [left_at for left_at, _ in rates._left] == ["final"]
+    run = first(ev.Run, bench.frame())
+    bench.ran(first(ev.Run, bench.tell(ev.RunFailed(run.key, False, "compute"))))
+    assert len(rates._left) == 1
+
+
+def test_a_speed_test_is_enough_to_begin_with() -> None:
+    """Until the path itself is measured."""
+    bench = Bench()
+    bench.connected()
+    bench.tell(ev.SpeedMeasured(50e6))
+    assert bench.decision.network["device"].source == "speedtest"
+    assert bench.decision.cut == "input"
+
+
+def test_no_clock_is_needed_to_plan() -> None:
+    """Without a timer a decision reports that solving took no time."""
+    brain = Coordinator(lambda known: assemble(graph(), known))
+    assert first(ev.Decided, brain.start(0.0)).decision.solve_seconds == 0.0

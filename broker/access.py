@@ -89,7 +89,8 @@ def grants(user: User, site: str | None = None) -> list[str]:
 
 def readable(user: User, site: str | None = None) -> list[str]:
     """Return the filters of everything a user may read."""
-    return [line.removeprefix("topic read ") for line in grants(user, site) if line.startswith("topic read ")]
+    lines = grants(user, site)
+    return [VERSION_TOPIC, *(line.removeprefix("topic read ") for line in lines if line.startswith("topic read "))]
 
 
 def _filters(user: User, rule: TopicRule, access: str, site: str | None) -> list[str]:

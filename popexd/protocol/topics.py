@@ -58,9 +58,16 @@ class TopicRule:
 
 TABLE: tuple[TopicRule, ...] = (
     TopicRule(
-        "popexd/{site}/{device}/state", ("agent",), ("monitor", "operator"), True, 1, "online or offline; last will"
+        "popexd/{site}/{device}/state",
+        ("agent",),
+        ("agent", "monitor", "operator"),
+        True,
+        1,
+        "online or offline; last will",
     ),
-    TopicRule("popexd/{site}/{device}/decision", ("agent",), ("monitor", "operator"), True, 1, "the plan in force"),
+    TopicRule(
+        "popexd/{site}/{device}/decision", ("agent",), ("agent", "monitor", "operator"), True, 1, "the plan in force"
+    ),
     TopicRule("popexd/{site}/{device}/metrics", ("agent",), ("monitor", "operator"), True, 0, "windowed statistics"),
     TopicRule("popexd/{site}/{device}/event", ("agent",), ("monitor", "operator"), False, 1, "one notable thing"),
     TopicRule(
@@ -80,7 +87,7 @@ TABLE: tuple[TopicRule, ...] = (
     TopicRule(
         "popexd/{site}/workers/{worker}/state",
         ("worker",),
-        ("agent", "monitor", "operator"),
+        ("worker", "agent", "monitor", "operator"),
         True,
         1,
         "presence; last will",

@@ -115,3 +115,12 @@ def test_filters_overlap_where_one_topic_matches_both(one: str, other: str, expe
     assert overlap(other, one) is expected
     if not any(sign in other for sign in "+#"):
         assert matches(one, other) is expected
+
+
+def test_asking_for_the_version_is_nobodys_fault() -> None:
+    """Every account may read it."""
+    audit = Audit(by_name([CAMERA]), "site")
+    audit.read(connected("c1", "gate"))
+    audit.read("1: Received SUBSCRIBE from c1\n")
+
+    assert audit.read("1: \t$SYS/broker/version (QoS 1)\n")[1] is None

@@ -23,7 +23,7 @@ from popexd.cli.doctor.findings import Level
 from popexd.protocol.messages import AgentState, DecisionPayload, PredictedFigures, WorkerState
 from popexd.protocol.topics import DeviceTopics
 from tests.broker.conftest import password_file as password_file  # noqa: PLC0414 a fixture is found by its name
-from tests.broker.site import Site
+from tests.broker.site import Site, connected
 
 from .conftest import Run, online, until
 
@@ -207,9 +207,15 @@ def test_with_tls_and_an_account_every_file_and_certificate_is_looked_at(
     examine: Any, site: Site, tmp_path: Path
 ) -> None:
     """The agent's own account can time the broker and sees its version."""
-    found = examine("--config", configured(site, "pi", tmp_path))
+    site.listen()
+    state = AgentState(state="online", model="m").to_bytes()
+    with connected(site.of("pi")) as agent:
+        agent.retain(PI.state, state)
+        found = examine("--config", configured(site, "pi", tmp_path))
 
     assert found.status == 0
+    assert found.the("agent")["level"] == "ok", "an account may see its own state"
+    assert "refused" not in site.log.getvalue()
     certificates = {each["says"].split(":")[0].split(" (")[0] for each in found.of("certificate")}
     assert certificates == {"mqtt.cert_file", "mqtt.ca_file", "the broker's"}
     assert all(each["level"] == "ok" for each in found.of("certificate"))

@@ -275,7 +275,7 @@ class Uplink:
             larger = min(4 * size, self._largest, self.budget.left(now))
             self._train = [larger] if larger > size else []
             if not self._train:  # this is as good as it gets
-                self.estimator.telling_bytes = min(self.estimator.telling_bytes, size)
+                self.estimator.telling_bytes = min(self.estimator.telling_bytes, size // 2)
         return news
 
     def _too_small(self, size: int) -> bool:

@@ -66,6 +66,8 @@ class Container:
         self._log = folder / "console.log"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._door: Door | None = None
+        self._name = f"popexd-{os.getpid()}"
+        self._groups = ControlGroups(self._name)
         self.leader = 0
 
     def start(self, hostname: str) -> None:
@@ -99,11 +101,16 @@ class Container:
 
     def boot(self) -> None:
         """Boot, and wait until everything that is enabled has been started."""
+        if not self._groups.folders and not Path("/run/systemd/system").exists():
+            self._groups.make()
+        # Where systemd runs, nspawn has it make a control group; else the one it is started in becomes the container's.
+        keep = ["--keep-unit"] if self._groups.folders else []
         with self._log.open("ab") as log:
             self._nspawn = subprocess.Popen(
-                ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", "--keep-unit",
-                 "--private-network", "--console=pipe", "--machine=popexd-test", "systemd.log_level=notice"],
+                ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", *keep,
+                 "--private-network", "--console=pipe", f"--machine={self._name}", "systemd.log_level=notice"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=self._groups.enter,  # noqa: PLW1509 a few writes, before any other thread of the child
             )  # fmt: skip
         self.leader = until(self._find_leader, "the container's first process")
         states = ("running", "degraded")
@@ -163,6 +170,42 @@ class Container:
             self._nspawn.wait(30)
         for each in (self.root, self._layers):
             subprocess.run(["umount", "--lazy", str(each)], check=False, capture_output=True)
+        self._groups.remove()
+
+
+class ControlGroups:
+    """Control groups of the container's own, one in each hierarchy: two containers must not share theirs."""
+
+    def __init__(self, name: str) -> None:
+        self.folders: list[Path] = []
+        self._name = name
+
+    def make(self) -> None:
+        """Make them below those we are in."""
+        base = Path("/sys/fs/cgroup")
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            name = controllers.removeprefix("name=") or ("unified" if (base / "unified").is_dir() else "")
+            folder = base / name / path.lstrip("/") / self._name
+            with suppress(OSError):
+                folder.mkdir()
+                for key in ("cpuset.cpus", "cpuset.mems"):  # empty at first, and then nobody may enter
+                    if controllers == "cpuset":
+                        (folder / key).write_text((folder.parent / key).read_text())
+                self.folders.append(folder)
+
+    def enter(self) -> None:
+        """Move the calling process."""
+        for folder in self.folders:
+            with suppress(OSError):
+                (folder / "cgroup.procs").write_text("0")
+
+    def remove(self) -> None:
+        """Remove them with all that was made in them."""
+        for folder in self.folders:
+            for inner, _, _ in os.walk(folder, topdown=False):
+                with suppress(OSError):
+                    Path(inner).rmdir()
 
 
 class Door:

@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 
+from popexd import logs
+
 from .run import soak
 
 
@@ -15,6 +17,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     words = parser.parse_args()
+    logs.configure("error")  # the connections' own words are about faults that are meant
     figures = soak(words.minutes, words.seed, lambda line: print(line, file=sys.stderr, flush=True))
     print(json.dumps(figures.to_json(), indent=2))
     for complaint in figures.complaints:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.runtime import Agent
+from broker.config import BrokerSettings
 from broker.process import Broker, free_port
 from cloud_worker.worker import Worker
 from popexd.bundle import Bundle, load
@@ -299,9 +300,9 @@ class Rig:
         self._folder = folder
         self._count = 0
 
-    def broker(self, *, started: bool = True) -> Broker:
+    def broker(self, *, started: bool = True, **settings: Any) -> Broker:
         """A real Mosquitto on a port of its own."""
-        broker = Broker(0 if started else free_port())
+        broker = Broker(0 if started else free_port(), settings=BrokerSettings(**settings))
         self._stack.callback(broker.stop)
         if started:
             broker.start()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+
+from agent.runtime import Agent
+from popexd.config import AgentConfig
 from popexd.protocol.messages import AgentState
 
 from .rig import TENSORS, TOPICS, Rig, Watch, photo
@@ -61,3 +65,18 @@ def test_killed_its_last_will_speaks(rig: Rig) -> None:
     assert watch.answer("second").tier == "cloud"
     assert watch.agent_is("online")
     assert len(watch.results()) == 2
+
+
+def test_a_fault_of_its_own_ends_it(rig: Rig) -> None:
+    """A half-changed state is not to be trusted: whoever runs the agent is told, and the broker hears `offline`."""
+    broker = rig.broker()
+    watch = rig.watch(broker.port)
+    failed = threading.Event()
+    agent = Agent(AgentConfig.model_validate(rig.agent_tables(broker.port)), on_failure=failed.set)
+    agent.start()
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    agent._mailbox.post(object())
+
+    assert failed.wait(30.0)
+    assert not agent.stop()
+    farewell(watch)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from popexd.lab.conveyor import scene
 from popexd.protocol.messages import DecisionPayload, MetricsPayload
 
 from .rig import TENSORS, TOPICS, Rig, photo, until
@@ -110,7 +113,8 @@ def test_an_agent_does_not_wait_for_a_broker(rig: Rig) -> None:
     watch.at_rest(2)
 
 
-def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig) -> None:
+@pytest.mark.parametrize("what", ["link", "broker"])
+def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig, what: str) -> None:
     """Nothing flows and nothing closes: answers keep coming within the deadline, and the cloud is used again later."""
     site, uplink = rig.broker(), rig.broker()
     link = rig.link(uplink)
@@ -121,7 +125,8 @@ def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig) -> None:
     watch.send("c0", photo(0), "before")
     assert watch.answer("before").tier == "cloud"
 
-    link.cut()
+    stall, restore = (link.cut, link.restore) if what == "link" else (uplink.pause, uplink.resume)
+    stall()
     for index in range(8):
         watch.send(f"c{index % 4}", photo(index), f"stalled-{index}")
         if index % 2:
@@ -132,8 +137,29 @@ def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig) -> None:
     watch.cut_is("output")
     watch.until(lambda: watch.events("uplink.lost"), "the outage being told")
 
-    link.restore()
+    restore()
     watch.planned("input")
     watch.send("c0", photo(9), "after")
     assert watch.answer("after").tier == "cloud"
     watch.at_rest(10)
+
+
+def test_a_frame_too_large_for_the_uplink_is_finished_here(rig: Rig) -> None:
+    """The far broker takes small packets only: no answer is missing, and the connection is never lost over it."""
+    site, uplink = rig.broker(), rig.broker(max_packet_bytes=20_000)
+    watch = rig.watch(site.port)
+    rig.worker(rig.worker_tables(uplink.port))
+    rig.agent(rig.agent_tables(site.port, uplink.port))
+    watch.until(lambda: watch.events("worker.found"), "the worker")
+    watch.until(lambda: (made := watch.decision()) is not None and made.cut != "output", "a plan for the cloud")
+
+    large = scene(0, 5, (640, 480)).jpeg()
+    assert len(large) > 25_000
+    for index in range(6):
+        watch.send("c0", large if index % 2 else photo(0), f"size-{index}")
+        watch.answer(f"size-{index}")
+
+    metrics = watch.at_rest(6)
+    assert watch.events("uplink.lost") == []
+    assert set(metrics.fallbacks) <= {"too-large"}
+    assert metrics.tiers["cloud"] >= 1

@@ -151,3 +151,16 @@ def test_the_same_frame_twice_is_one_frame(watch: Watch) -> None:
 
     assert watch.metrics().frames.dropped == dropped + 1
     assert len(watch.results()["once"]) == 1
+
+
+def test_a_flood_of_bad_frames_is_counted_to_the_last(watch: Watch) -> None:
+    """Events are thinned out, counts never; the agent answers in between."""
+    received, rejected, told = heard(watch), rejections(watch, "type"), len(watch.events("input.rejected"))
+    for number in range(200):
+        watch.send(f"flood-{number}", b"not a picture", f"flood-{number}")
+    watch.send("c0", photo(3), "after the flood")
+    watch.answer("after the flood")
+
+    watch.at_rest(received + 201)
+    assert rejections(watch, "type") == rejected + 200
+    assert len(watch.events("input.rejected")) - told < 200

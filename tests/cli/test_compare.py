@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from popexd.solvers import NAMES
 from tests.cli.conftest import Run
 from tests.graphs import synthetic, toy
+from tests.test_profile_file import BAD, edited
 
 LINK = ("--uplink-mbps", "4g", "--rtt-ms", 10)
 
@@ -111,3 +114,36 @@ def test_planning_needs_no_plotting(run: Run, tmp_path: Path, capsys: pytest.Cap
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("change", "complaint"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize("command", ["plan", "compare"])
+def test_a_bad_profile_is_one_line(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    change: Callable[[dict[str, Any]], object],
+    complaint: str,
+) -> None:
+    """Cycles, strangers, senseless numbers, missing times, duplicates: file, field, expectation; no traceback."""
+    path = tmp_path / "bad.json"
+    path.write_text(json.dumps(edited(change)))
+
+    assert run(command, path, "--uplink-mbps", 8) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"popexd: {path}: {complaint}")
+    assert said.err.count("\n") == 1
+    assert not said.out
+
+
+def test_bad_power_is_one_line(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The newest field is checked like the others."""
+    path = tmp_path / "bad.json"
+    for value, complaint in (
+        (-1, "power.compute_watts: -1, expected"),
+        ("much", "power.compute_watts: 'much', expected"),
+    ):
+        path.write_text(json.dumps({**toy(10, 0.5).to_json(), "power": {"compute_watts": value}}))
+        assert run("plan", path, "--uplink-mbps", 8) == 2
+        assert capsys.readouterr().err.startswith(f"popexd: {path}: {complaint}")

@@ -41,9 +41,9 @@ def _field(name: str, value: bytes) -> bytes:
 class JournalLogger:
     """The end of structlog's chain: sends entries, and writes to `stream` in syslog's form what cannot be sent."""
 
-    def __init__(self, stream: TextIO, path: Path = SOCKET) -> None:
+    def __init__(self, stream: TextIO, path: Path | None = None) -> None:
         self._stream = stream
-        self._path = path
+        self._path = SOCKET if path is None else path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 

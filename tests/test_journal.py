@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -10,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from popexd import journal as journals
+from popexd import logs
 from popexd.journal import JournalLogger, entry
 
 
@@ -68,3 +73,30 @@ def test_without_a_journal_the_stream_gets_the_line(tmp_path: Path) -> None:
 
     assert stream.getvalue() == "<3>a\n<3>b\n"
     assert len(entry("x" * 10**6, "info", {})) < 40_000
+
+
+def test_logging_under_systemd_goes_there_without_secrets(
+    journal: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole chain: priority, fields, a fault's traceback, and a mask where a password was."""
+    monkeypatch.setattr(journals, "SOCKET", tmp_path / "journal")
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        with (tmp_path / "stderr").open("w") as stream:
+            status = os.fstat(stream.fileno())
+            monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+            logs.configure(stream=stream)
+            log = logs.get_logger("agent")
+            log.info("broker.connected", password="hunter2", url="mqtts://agent:hunter2@broker:8883")
+            log.error("plan.failed", exc_info=ValueError("two\nlines"))
+    finally:
+        structlog.reset_defaults()
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    connected, failed = (fields(journal.recv(65_536)) for _ in range(2))
+
+    assert "hunter2" not in str(connected)
+    assert connected["POPEXD_PASSWORD"] == logs.MASK
+    assert (connected["PRIORITY"], failed["PRIORITY"]) == ("6", "3")
+    assert failed["MESSAGE"].startswith("error plan.failed module=agent\nValueError: two\nlines")
+    assert (tmp_path / "stderr").read_text() == ""

@@ -65,6 +65,11 @@ class Prediction:
     stages: Mapping[str, float]
     path_seconds: Mapping[str, float]
 
+    def value(self, objective: str) -> float:
+        """What an objective makes least of."""
+        figures = {"p95": self.p95_seconds, "throughput": self.bottleneck_seconds}
+        return float(figures[objective] if objective in figures else getattr(self, objective))
+
     @property
     def bottleneck_seconds(self) -> float:
         """The busiest stage's seconds per frame."""

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +18,6 @@ from popexd.cli.words import cut, milliseconds, printable, share
 from popexd.cut import cut_of
 from popexd.errors import Infeasible, InputError
 from popexd.solvers import NAMES, NOTES, Problem, Solution, solver
-
-YARDSTICK = "exact"
 
 Names = Annotated[str | None, typer.Option("--solvers", metavar="NAME,...", help="these only")]
 Plot = Annotated[Path | None, typer.Option(help="draw the comparison into this file (extra: plot)")]
@@ -94,35 +92,36 @@ def attempt(problem: Problem, names: Iterable[str]) -> list[Attempt]:
     return found
 
 
-def least_seconds(problem: Problem, attempts: Iterable[Attempt]) -> float | None:
-    """Expected seconds of the exact optimum; with constraints or swept thresholds that of `joint`."""
+def optimum(problem: Problem, attempts: Iterable[Attempt]) -> float | None:
+    """The least value of the objective, which `joint` finds; `exact` where joint was not asked."""
     by_name = {each.name: each for each in attempts}
-    for name in ("joint", YARDSTICK, "brute-force"):
-        known = by_name.get(name)
-        if known is None:
-            known = attempt(replace(problem, objective="seconds"), [name])[0]
-        if known.solution is not None and problem.objective == "seconds":
-            return known.solution.prediction.seconds
+    for name in ("joint", "exact", "brute-force"):
+        known = by_name.get(name) or attempt(problem, [name])[0]
+        if known.solution is not None:
+            return known.solution.prediction.value(problem.objective)
     return None
 
 
-def gap(each: Attempt, least: float | None) -> float | None:
-    """How much longer than the optimum a solver's plan is expected to take, as a share."""
+def gap(problem: Problem, each: Attempt, least: float | None) -> float | None:
+    """How far above the optimum a solver's plan is expected to be, as a share; None where that makes no sense."""
     if each.solution is None or least is None:
         return None
-    return each.solution.prediction.seconds / least - 1 if least > 0 else 0.0
+    value = each.solution.prediction.value(problem.objective)
+    if least > 0:
+        return value / least - 1
+    return 0.0 if value == 0 else None
 
 
 def form(problem: Problem, attempts: list[Attempt], swept: dict[float, list[Attempt]]) -> dict[str, Any]:
     """The comparison as JSON."""
-    least = least_seconds(problem, attempts)
+    least = optimum(problem, attempts)
     rows = []
     for each in attempts:
         row: dict[str, Any] = {"solver": each.name, "solve_seconds": each.solve_seconds}
         if each.solution is None:
             row["refusal"] = each.refusal
         else:
-            row |= brief(problem, each.solution) | {"solver": each.name, "gap_to_exact": gap(each, least)}
+            row |= brief(problem, each.solution) | {"solver": each.name, "gap_to_exact": gap(problem, each, least)}
         rows.append(row)
     found: dict[str, Any] = {"model": problem.graph.model, "objective": problem.objective, "solvers": rows}
     if swept:
@@ -141,7 +140,7 @@ def draw(path: Path, problem: Problem, attempts: list[Attempt], swept: dict[floa
     from popexd.lab.plots import Bars, Lines, save
 
     solved = [each for each in attempts if each.solution is not None]
-    least = least_seconds(problem, attempts)
+    least = optimum(problem, attempts)
     predictions = [each.solution.prediction for each in solved if each.solution is not None]
     names = [each.name for each in solved]
     bars = [
@@ -151,7 +150,7 @@ def draw(path: Path, problem: Problem, attempts: list[Attempt], swept: dict[floa
         Bars("time to solve, ms", names, [1e3 * each.solve_seconds for each in solved], logarithmic=True),
     ]
     if least is not None:
-        bars.append(Bars("behind the optimum, %", names, [100 * (gap(each, least) or 0.0) for each in solved]))
+        bars.append(Bars("behind the optimum, %", names, [100 * (gap(problem, each, least) or 0.0) for each in solved]))
     lines = None
     if swept:
         curves = {name: [_milliseconds(tries, name) for tries in swept.values()] for name in names}
@@ -180,7 +179,7 @@ def _show(problem: Problem, attempts: list[Attempt]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    least = least_seconds(problem, attempts)
+    least = optimum(problem, attempts)
     title = f"{printable(problem.graph.model)}, {problem.objective}"
     table = Table("solver", "cut after", "ms", "right", "kB", "mJ", "gap", "solve ms", title=title)
     for column in table.columns:
@@ -193,7 +192,7 @@ def _show(problem: Problem, attempts: list[Attempt]) -> None:
         if each.solution is None:
             refusals.append(f"{each.name}: {printable(each.refusal)}")
             continue
-        expected, behind = each.solution.prediction, gap(each, least)
+        expected, behind = each.solution.prediction, gap(problem, each, least)
         table.add_row(
             each.name,
             cut(cut_of(each.solution.plan, problem.graph)).partition(" (")[0],

@@ -16,13 +16,20 @@ FIGURES = {"p95": "p95_seconds", "throughput": "bottleneck_seconds"}
 
 
 class Bounds:
-    """Lower bounds of one group's figures, [choices, placements]."""
+    """Lower bounds of one group's figures, [choices, placements], for all choices of exits or a run of them."""
 
-    def __init__(self, group: Group) -> None:
-        self.group, self.problem = group, group.problem
+    def __init__(self, group: Group, choices: range) -> None:
+        self.group, self.problem, self.choices = group, group.problem, choices
+        part, outcomes = slice(choices.start, choices.stop), group.outcomes
         self.starts = np.searchsorted(group.local, np.arange(len(group.pairs)))
-        self.reach, self.runs = group.outcomes.reach, group.outcomes.runs
+        self.reach, self.runs, self.shares = outcomes.reach[part], outcomes.runs[part], outcomes.shares[part]
+        self.right = None if outcomes.right is None else outcomes.right[part]
         self.evaluated = self.reach[:, :-1] * self.runs
+
+    @property
+    def size(self) -> int:
+        """Cells of the matrix."""
+        return len(self.choices) * len(self.group.pairs)
 
     def matrix(self, figure: str, demands: Sequence[Constraint]) -> Column:
         """Bounds of `figure` (of its negative, where more is better); infinite where a demand cannot be met."""
@@ -59,7 +66,7 @@ class Bounds:
 
     def most(self, figure: str) -> Column:
         """The most there can be of a figure of which more is better."""
-        group, right = self.group, self.group.outcomes.right
+        group, right = self.group, self.right
         if figure == "agreement":
             return np.broadcast_to(self.greatest("agreement"), (len(self.reach), len(group.pairs)))
         assert right is not None
@@ -118,11 +125,11 @@ class Bounds:
         if "direct" in self.problem.network.links and self.problem.graph.result_bytes:
             return np.zeros(size)  # an answer may come back sooner than those of earlier exits
         jitter = bool(group.grid.first_variance.any() or group.grid.second_variance.any())
-        done = np.cumsum(group.outcomes.shares, axis=1) >= (0.90 if jitter else 0.95) - 1e-12
+        done = np.cumsum(self.shares, axis=1) >= (0.90 if jitter else 0.95) - 1e-12
         place = np.where(done.any(axis=1), done.argmax(axis=1), done.shape[1] - 1)
-        # With any row of choices: the branches' own seconds are added below.
+        # With the last choice, in which no branch runs: the branches' own seconds are added below.
         spent = group.ways(
-            np.full(len(group.pairs), len(self.runs) - 1, dtype=np.intp),
+            np.full(len(group.pairs), len(group.outcomes.runs) - 1, dtype=np.intp),
             group.work_all,
             self.least("first_seconds"),
             self.least("second_seconds"),

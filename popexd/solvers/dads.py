@@ -156,6 +156,18 @@ def _units(seconds: float) -> int:
     return FOREVER if seconds == float("inf") else round(seconds * UNITS_PER_SECOND)
 
 
+def bits_per_second(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Estimate a link's rate from two probes of different size, each as (bytes, seconds): the round trip cancels out.
+
+    Raises:
+        ValueError: the larger one was not slower, so that nothing follows.
+    """
+    (small, quick), (large, slow) = sorted((first, second))
+    if not (large > small and slow > quick):
+        raise ValueError(f"{large:g} bytes in {slow:g} s against {small:g} in {quick:g} say nothing of a rate")
+    return 8.0 * (large - small) / (slow - quick)
+
+
 class _Search:
     """The grid search over alpha and gamma (beta = 1): first by whole steps, then finer around the best."""
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from popexd.plan import Plan, Tier
 from popexd.solvers.bounds import Bounds
@@ -17,7 +18,19 @@ from popexd.solvers.selection import Candidates, Constraint, all_met, tolerance
 BATCH = 100_000
 """Rows priced at a time."""
 
+CELLS = 6_000_000
+"""Bounds held at a time."""
+
 MORE_IS_BETTER = ("accuracy", "agreement")
+
+
+Piece = tuple[int, Bounds]
+"""A group's number, and the bounds of some of its choices."""
+
+
+def _ahead(least: float) -> float:
+    """Up to which bound one has to look on."""
+    return least + 2 * tolerance(least) if np.isfinite(least) else np.inf
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,12 @@ class Search:
         self.codecs = CodecTable.of(problem)
         self.grid = rows(problem, self.pairs, self.codecs)
         self.groups = groups(problem, self.pairs, self.grid)
-        self.bounds = [Bounds(group) for group in self.groups]
+        self.pieces = [
+            (index, Bounds(group, range(start, min(start + step, total))))
+            for index, group in enumerate(self.groups)
+            for total, step in [(len(group.outcomes.runs), max(1, CELLS // len(group.pairs)))]
+            for start in range(0, total, step)
+        ]
 
     @property
     def empty(self) -> bool:
@@ -69,39 +87,55 @@ class Search:
 
         None where nothing does. Exact: what is left out has a bound above what was found.
         """
-        matrices = [bounds.matrix(figure, demands) for bounds in self.bounds]
-        offsets = np.cumsum([0, *(matrix.size for matrix in matrices)])
-        bound = np.concatenate([matrix.ravel() for matrix in matrices]) if matrices else np.zeros(0)
-        waiting = np.isfinite(bound)
-        least, kept, count = np.inf, list[Found](), 256
-        take = self._first(matrices, offsets, waiting)
-        while take.size:
-            waiting[take] = False
-            for found in self._priced(take, offsets):
-                value = self._value(found.table, figure)
-                value = np.where(all_met(demands, found.table), value, np.inf)
-                least = min(least, float(value.min(initial=np.inf)))
-                good = np.flatnonzero(value <= least + tolerance(least)) if np.isfinite(least) else np.zeros(0, np.intp)
-                if good.size:
-                    kept.append(found.take(good))
-            ahead = least + 2 * tolerance(least) if np.isfinite(least) else np.inf
-            take = np.flatnonzero(waiting & (bound <= ahead))
-            if take.size > count:
-                take = take[np.argpartition(bound[take], count)[:count]]
-                count *= 8
+        kept: list[Found] = []
+        least, start = np.inf, 0
+        while start < len(self.pieces):
+            # As many matrices at a time as fit; mostly all of them.
+            stop, cells = start + 1, self.pieces[start][1].size
+            while stop < len(self.pieces) and cells + self.pieces[stop][1].size <= CELLS:
+                cells += self.pieces[stop][1].size
+                stop += 1
+            least = self._searched(self.pieces[start:stop], figure, demands, least, kept)
+            start = stop
         if not kept:
             return None
         found = Found.stacked(kept)
         return found.take(np.flatnonzero(self._value(found.table, figure) <= least + tolerance(least)))
 
+    def _searched(
+        self, pieces: Sequence[Piece], figure: str, demands: Sequence[Constraint], least: float, kept: list[Found]
+    ) -> float:
+        """Go through some pieces, keep what is good and return the least value so far."""
+        matrices = [bounds.matrix(figure, demands) for _, bounds in pieces]
+        offsets = np.cumsum([0, *(matrix.size for matrix in matrices)])
+        bound = np.concatenate([matrix.ravel() for matrix in matrices])
+        waiting = np.isfinite(bound)
+        count = 256
+        take = self._first(matrices, offsets, waiting & (bound <= _ahead(least)))
+        while True:
+            waiting[take] = False
+            for found in self._priced(pieces, take, offsets):
+                value = self._value(found.table, figure)
+                value = np.where(all_met(demands, found.table), value, np.inf)
+                least = min(least, float(value.min(initial=np.inf)))
+                good = np.flatnonzero(np.isfinite(value) & (value <= _ahead(least)))
+                if good.size:
+                    kept.append(found.take(good))
+            take = np.flatnonzero(waiting & (bound <= _ahead(least)))
+            if not take.size:
+                return least
+            if take.size > count:
+                take = take[np.argpartition(bound[take], count)[:count]]
+                count *= 8
+
     @staticmethod
-    def _first(matrices: Sequence[Column], offsets: Index, waiting: Index) -> Index:
+    def _first(matrices: Sequence[Column], offsets: Index, waiting: NDArray[np.bool_]) -> Index:
         """The best bound of each placement, to begin with."""
         heads = [
             offset + matrix.argmin(axis=0) * matrix.shape[1] + np.arange(matrix.shape[1])
             for offset, matrix in zip(offsets, matrices, strict=False)
         ]
-        chosen: Index = np.concatenate(heads).astype(np.intp) if heads else np.zeros(0, dtype=np.intp)
+        chosen: Index = np.concatenate(heads).astype(np.intp)
         return chosen[waiting[chosen]]
 
     @staticmethod
@@ -109,12 +143,13 @@ class Search:
         column: Column = getattr(table, figure)
         return -column if figure in MORE_IS_BETTER else column
 
-    def _priced(self, take: Index, offsets: Index) -> Iterator[Found]:
+    def _priced(self, pieces: Sequence[Piece], take: Index, offsets: Index) -> Iterator[Found]:
         """Price the given cells of the bounds' matrices with every codec, in batches."""
         owner = np.searchsorted(offsets, take, side="right") - 1
-        for index in np.unique(owner):
-            group, bounds = self.groups[index], self.bounds[index]
-            choice, pair = np.divmod(take[owner == index] - offsets[index], len(group.pairs))
+        for number in np.unique(owner):
+            index, bounds = pieces[number]
+            group = bounds.group
+            choice, pair = np.divmod(take[owner == number] - offsets[number], len(group.pairs))
             ends = np.append(bounds.starts, len(group.rows))
             sizes = (ends[1:] - ends[:-1])[pair]
             for start, stop in _batches(sizes):
@@ -122,7 +157,7 @@ class Search:
                 total = np.cumsum(sizes[part])
                 within = np.arange(total[-1]) - np.repeat(total - sizes[part], sizes[part])
                 row = np.repeat(bounds.starts[pair[part]], sizes[part]) + within
-                chosen = np.repeat(choice[part], sizes[part])
+                chosen = np.repeat(choice[part] + bounds.choices.start, sizes[part])
                 table = group.priced(chosen, row)
                 yield Found(table, np.full(len(row), index), chosen, group.rows[row])
 

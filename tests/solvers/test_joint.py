@@ -351,3 +351,14 @@ def test_solvers_import_without_torch_or_networkx() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert not [name for name in ("torch", "networkx", "onnxruntime", "scipy", "pydantic") if f"'{name}'" in loaded]
+
+
+def test_a_search_in_small_pieces_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the bounds do not fit in memory at once they are gone through in parts."""
+    from popexd.solvers import search
+
+    problems = [random_problem(seed) for seed in range(40)]
+    whole = [outcome("joint", problem) for problem in problems]
+    monkeypatch.setattr(search, "CELLS", 7)
+
+    assert [outcome("joint", problem) for problem in problems] == whole

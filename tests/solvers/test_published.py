@@ -8,14 +8,17 @@ from dataclasses import replace
 import pytest
 
 from popexd.errors import Infeasible, InputError
+from popexd.latency import predict
 from popexd.network import Link, NetworkState
-from popexd.plan import Tier
+from popexd.plan import ExitChoice, Tier
 from popexd.power import Power
 from popexd.profile import Layer, LayerGraph
 from popexd.solvers import Problem, solve
+from popexd.solvers.dads import bits_per_second
 from popexd.solvers.ddnn import bytes_per_frame
 from popexd.solvers.edgent import DynamicEdgent, configuration_map
 from tests.graphs import CLOUD, DEVICE, EDGE, cut_plan, label_of, synthetic, toy, two_branches, uplink
+from tests.solvers.tables import tabled
 
 THREE = NetworkState(Link(2e6), Link(50e6))
 
@@ -53,6 +56,14 @@ def test_dads_turns_to_heavy_load_when_the_rate_asks_for_it() -> None:
         solve("dads", replace(problem, frames_per_second=1.0))
 
 
+def test_dads_measures_a_rate_with_two_probes() -> None:
+    """30 ms of round trip are in both and do not matter."""
+    assert bits_per_second((1_000, 0.031), (101_000, 0.131)) == pytest.approx(8e6)
+    assert bits_per_second((101_000, 0.131), (1_000, 0.031)) == pytest.approx(8e6)
+    with pytest.raises(ValueError, match="say nothing of a rate"):
+        bits_per_second((1_000, 0.05), (2_000, 0.04))
+
+
 def test_neurosurgeon_at_p_zero_is_popex_without_branches() -> None:
     """Spec A4: no exits: the same cut as POPEX's."""
     for mbps in (0.1, 1.1, 5.5, 18.8, 1000):
@@ -86,8 +97,6 @@ def test_other_objectives_are_refused() -> None:
 
 def test_edgent_takes_the_largest_exit_in_time() -> None:
     """Every frame leaves at it where thresholds of 0 are allowed; a tighter deadline means an earlier exit."""
-    from tests.solvers.tables import tabled
-
     problem = Problem(tabled(two_branches(0.5, 0.5)), uplink(2), thresholds=(0.0,))
 
     def chosen(deadline: float | None) -> str:
@@ -99,6 +108,22 @@ def test_edgent_takes_the_largest_exit_in_time() -> None:
     assert chosen(0.12) == "b2"
     with pytest.raises(Infeasible, match=r"deadline_seconds 0.01 s: .*no exit and cut of Edgent's"):
         chosen(0.01)
+
+
+def test_edgent_passes_over_larger_exits_only_if_they_are_late() -> None:
+    """Its own guarantee: whatever is larger than its choice misses the deadline at every cut."""
+    for seed in range(20):
+        graph = tabled(two_branches(0, 0), seed=seed)
+        problem = Problem(graph, uplink(2), thresholds=(0.0,), deadline_seconds=0.11 + 0.006 * seed)
+        chosen = {name for name, choice in solve("edgent", problem).plan.exits.items() if choice.runs}
+        larger = {"b2": ({"b4"}, set()), "b4": (set(),), None: ()}[next(iter(chosen), None)]
+        for running in larger:
+            forced = {name: ExitChoice(name in running, 0.0 if name in running else None) for name in ("b2", "b4")}
+            for cut in range(6):
+                if running and cut < 4:
+                    continue  # the branch runs on the device only
+                plan = replace(cut_plan(graph, cut), exits=forced)
+                assert predict(plan, graph, problem.network).seconds > problem.deadline_seconds  # type: ignore[operator]
 
 
 def test_edgent_looks_its_plan_up_only_when_the_link_has_changed() -> None:

@@ -64,9 +64,9 @@ def test_an_edge_without_a_cloud_is_named() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_joint_is_never_behind(seed: int) -> None:
-    """No simple strategy beats the chosen plan, on any chain and links."""
+    """No simple strategy beats the chosen plan, on any graph and links."""
     rng = random.Random(seed)
-    graph = random_chain(rng, rng.randint(1, 8), rng.randint(0, 3), tuple(Tier), rich=True)
+    graph = rng.choice([random_chain, random_dag])(rng, rng.randint(1, 8), rng.randint(0, 3), tuple(Tier), rich=True)
     problem = Problem(graph, random_network(rng))
     chosen = solve("joint", problem).prediction.seconds
 

@@ -268,8 +268,8 @@ def show_summary(report: Report) -> None:
         "\ndevice only, JPEG to cloud: what these would have taken by the agent's own figures, p50 is measured"
     )
     console.print(
-        f"{facts['published']} frames published, {counts.get('taken', 0)} taken, {counts.get('dropped', 0)} dropped for "
-        f"newer ones, {counts.get('rejected', 0)} rejected, {facts['unanswered']} unanswered"
+        f"{facts['published']} frames published, {counts.get('taken', 0)} taken, {counts.get('dropped', 0)} dropped "
+        f"for newer ones, {counts.get('rejected', 0)} rejected, {facts['unanswered']} unanswered"
     )
     if facts["accuracy"] is not None:
         console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,6 +65,7 @@ class AgentWorld:
         self.answered_at: dict[int, float] = {}
         self.decisions: list[ev.Decision] = []
         self.effects: dict[int, list[str]] = {}
+        self.notices: Counter[str] = Counter()
         self.published = 0
         self.handled = 0
         self.drained = False
@@ -98,6 +100,8 @@ class AgentWorld:
                     self._probe(effect)
                 case ev.Answer():
                     self._answered(effect)
+                case ev.Notice():
+                    self.notices[effect.event] += 1
                 case ev.Decided():
                     self._decided(effect.decision)
                 case ev.Drained():
@@ -206,6 +210,10 @@ class AgentWorld:
             raise BrokenPromiseError(f"frame {answer.key}: parts exceed the total: {timing}")
 
     def _decided(self, decision: ev.Decision) -> None:
+        self._check_feasible(decision)
+        self.decisions.append(decision)
+
+    def _check_feasible(self, decision: ev.Decision) -> None:
         above = set(decision.plan.tiers.values()) - {Tier.DEVICE}
         absent = above - set(self.announced.values())
         if absent or (above and not self.connected):
@@ -213,7 +221,16 @@ class AgentWorld:
         limit = self.conditions.max_packet_bytes
         if above and limit is not None and decision.prediction.packet_bytes > limit:
             raise BrokenPromiseError(f"{decision.plan_id} sends {decision.prediction.packet_bytes}, {limit} may be")
-        self.decisions.append(decision)
+
+    def _tell_presence(self, event: ev.UplinkChanged | ev.WorkerChanged) -> None:
+        self.tell(event)
+        assert self.decision is not None
+        self._check_feasible(self.decision)
+
+    @property
+    def decision(self) -> ev.Decision | None:
+        """The decision in force."""
+        return self.brain.world.planner.decision
 
     # ------------------------------------------------------------------------------------------ broker and workers
 
@@ -267,7 +284,7 @@ class AgentWorld:
             self.announced.clear()
             self.up.drop()
             self.down.drop()
-            self.tell(ev.UplinkChanged(False, "simulated"))
+            self._tell_presence(ev.UplinkChanged(False, "simulated"))
 
     def _present(self, worker: SimulatedWorker) -> None:
         event = ev.WorkerChanged(worker.name, worker.tier, worker.alive, "profile" if worker.alive else None)
@@ -277,7 +294,7 @@ class AgentWorld:
                 self.announced[event.worker] = event.tier
             else:
                 self.announced.pop(event.worker, None)
-            self.tell(event)
+            self._tell_presence(event)
 
         if self.connected:
             self.down.send_in_order(_PRESENCE_BYTES, heard)

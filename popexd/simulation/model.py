@@ -49,7 +49,7 @@ def graph(chance: random.Random, samples: int = 64, edge: bool = False) -> Layer
         codecs=codecs,
         input_seconds={Tier.DEVICE: 0.003},
         validation=Validation(("b1", "b2", FINAL), confidence, correct, None),
-        thresholds={"b1": 0.8, "b2": 0.8},
+        thresholds={"b1": chance.uniform(0.2, 0.6), "b2": chance.uniform(0.4, 0.8)},
     )
 
 

@@ -11,10 +11,13 @@ from statistics import median
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
 from popexd.coordinator.planning import PlannerSettings
+from popexd.latency import Prediction
+from popexd.network import Link, NetworkState
 from popexd.plan import Tier
 from popexd.simulation import model
 from popexd.simulation.agent_world import AgentWorld, BrokenPromiseError, Conditions
 from popexd.simulation.network import Faults
+from popexd.solvers import Problem, solve
 
 DEADLINE_SECONDS = 2.0
 PROBE_SECONDS = 3.0
@@ -143,6 +146,25 @@ class Play:
         for worker in self.world.workers.members:
             self.world.workers.resume(worker)
         self.world.all_up()
+
+    def best(self) -> Prediction:
+        """Return what the best plan takes by the true figures of the world, were everything there."""
+        world, planner = self.world, self.world.conditions.settings.planner
+        tier = max(worker.tier for worker in world.workers.members)
+        link = Link(world.conditions.bits_per_second, 2 * world.conditions.delay_seconds)
+        problem = Problem(
+            graph=world.graph,
+            network=NetworkState(link, Link(1e15) if tier is Tier.EDGE else None),
+            min_agreement=planner.min_agreement,
+            max_packet_bytes=world.conditions.max_packet_bytes,
+            tiers=frozenset({Tier.DEVICE, tier}),
+        )
+        return solve("joint", problem).prediction
+
+    def alone(self) -> float:
+        """Return what the device takes by itself, at its best."""
+        problem = Problem(self.world.graph, NetworkState(None), tiers=frozenset({Tier.DEVICE}))
+        return solve("joint", problem).prediction.seconds
 
     # ------------------------------------------------------------------------------------------ the promises
 

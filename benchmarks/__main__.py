@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a fifth of the work; the figures are noisy")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every detail there")
     given = parser.parse_args(arguments)
+    # Whoever ends us wants the processes of the stage to end, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(quick=given.quick)
     began, load = time.monotonic(), os.getloadavg()
     figures, failures = _run(given.only or list(BENCHMARKS), options)

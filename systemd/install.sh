@@ -74,18 +74,19 @@ reachable() {
     esac
 }
 
+# Its caller asks whether it worked, which switches `set -e` off in here.
 build() {
     release=$1 python=$2
     rm -rf "$release"
-    mkdir -p "$release"
-    "$python" -m venv "$release"
+    mkdir -p "$release" && "$python" -m venv "$release" || return 1
     set -- --quiet --disable-pip-version-check --no-cache-dir --no-compile --constraint "$SOURCE/constraints.txt"
     if [ -n "${WHEELS:-}" ]; then
-        "$release/bin/python" -m pip install "$@" --no-index --find-links "$WHEELS" popexd
-    else
-        "$release/bin/python" -m pip install "$@" "$SOURCE"
+        "$release/bin/python" -m pip install "$@" --no-index --find-links "$WHEELS" popexd || return 1
+    elif ! "$release/bin/python" -m pip install "$@" "$SOURCE"; then
+        say "Without network: \`make wheels\` on another machine, then make install WHEELS=dist/wheels"
+        return 1
     fi
-    "$release/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip
+    "$release/bin/python" -m pip uninstall --quiet --yes --disable-pip-version-check setuptools pip || return 1
     # The libraries' own tests are half of what they take.
     find "$release/lib" -type d -name tests -prune -exec rm -rf {} +
 }

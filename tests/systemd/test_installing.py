@@ -62,6 +62,7 @@ def test_from_install_to_purge(bare: Machine, wheels: Path, jpeg: bytes, tmp_pat
     """Every step of a service's life, in its order, on one machine."""
     machine = bare
     clear(machine)
+    says_what_is_missing(machine)
     installs_and_answers(machine, jpeg)
     installs_twice(machine)
     boots(machine, jpeg)
@@ -70,6 +71,13 @@ def test_from_install_to_purge(bare: Machine, wheels: Path, jpeg: bytes, tmp_pat
     refuses_a_configuration_it_does_not_understand(machine)
     uninstalls(machine)
     purges(machine)
+
+
+def says_what_is_missing(machine: Machine) -> None:
+    """A folder without the wheels installs nothing, and leaves nothing."""
+    said = machine.install(wheels="/var/empty", check=False)
+    assert "could not be installed; nothing has changed" in said
+    assert machine.sh("ls /opt/popexd/releases") == ""
 
 
 def installs_and_answers(machine: Machine, jpeg: bytes) -> None:

@@ -61,7 +61,13 @@ def _beyond(problem: Problem) -> Solution:
             f"solver: {problem.graph.model!r} has too many cuts to list, so joint can minimise 'seconds' only, with "
             "given thresholds; expected that, or two tiers"
         )
-    found = exact(problem)
+    try:
+        found = exact(problem)
+    except Infeasible as error:
+        text = str(error).partition(" (")[0]
+        raise Infeasible(
+            f"{text} (of the quickest plan; the graph has too many cuts to search under constraints)"
+        ) from error
     return Solution(found.plan, found.prediction, "joint")
 
 

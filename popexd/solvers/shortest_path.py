@@ -41,7 +41,7 @@ def shortest_path(problem: Problem, at_cut: str = "either") -> Solution:
             https://arxiv.org/abs/2005.04099
     """
     if not problem.graph.is_chain:
-        raise InputError("solver: shortest-path takes chains only and this graph branches, expected brute-force")
+        raise InputError("solver: shortest-path takes chains only and this graph branches, expected exact or joint")
     if problem.objective != "seconds":
         raise InputError(
             f"objective: {problem.objective!r}, but shortest-path minimises 'seconds' only, expected joint"

@@ -283,6 +283,10 @@ def test_a_graph_of_too_many_cuts_is_solved_exactly_all_the_same() -> None:
 
     assert found.solver == "joint"
     assert found.prediction.seconds == solve("exact", Problem(wide(), uplink(8))).prediction.seconds
+    with pytest.raises(
+        Infeasible, match=r"deadline_seconds 0.001 s: .* over \(of the quickest plan; the graph has too"
+    ):
+        joint(Problem(wide(), uplink(8), deadline_seconds=0.001))
 
 
 def swept(seed: int, **constraints: float) -> Problem:

@@ -62,7 +62,7 @@ class Validation:
         if given.shape != (samples,) or not np.all(np.isfinite(given)) or np.any(given < 0) or given.sum() <= 0:
             raise ProfileError(f"joint.weights: expected {samples} numbers, none negative, not all zero")
         self.weights: NDArray[np.float64] | None = None if weights is None else given
-        self._mass = given / given.sum()
+        self._mass: NDArray[np.float64] = given / given.sum()
         self._row = {name: index for index, name in enumerate(self.exits)}
         self._known: dict[tuple[tuple[str, float], ...], Outcomes] = {}
 

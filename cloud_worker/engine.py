@@ -9,6 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from popexd.bundle import Bundle
 from popexd.errors import FrameRejected, MessageRejected, PopexdError
 from popexd.logs import get_logger
 from popexd.plan import Tier
@@ -16,6 +17,7 @@ from popexd.protocol import codec
 from popexd.protocol.replies import Reply, Sender
 from popexd.protocol.tensors import Stage, TensorLimits, TensorMessage, TensorRejected
 from popexd.runtime import frames
+from popexd.runtime.background import MachineProfile
 from popexd.runtime.segments import Classification, InferenceError, SegmentRunner
 from popexd.validation import FINAL
 
@@ -61,7 +63,8 @@ class Engine:
         tier: edge or cloud.
         limits: what a tensor message may be.
         frame_limits: what a camera's frame inside one may be.
-        slowdown: laboratory: everything takes so many times longer, and says so.
+        paces: laboratory: by fingerprint, the profile of a slower machine; every message takes what it would take
+            there, and says so.
 
     """
 
@@ -72,14 +75,14 @@ class Engine:
         tier: Tier,
         limits: TensorLimits,
         frame_limits: frames.Limits,
-        slowdown: float = 1.0,
+        paces: Mapping[str, MachineProfile] | None = None,
     ) -> None:
         self.runners = runners
         self.worker = worker
         self.tier = tier
         self._limits = limits
         self._frame_limits = frame_limits
-        self._slowdown = slowdown
+        self._paces = paces or {}
 
     def handle(self, payload: bytes, queue_seconds: float) -> Outcome:
         """Carry out one message that waited `queue_seconds`; nothing that it holds can raise."""
@@ -126,12 +129,11 @@ class Engine:
         decoded = time.perf_counter()
         tensors, left_at, said = self._run(stage, tensors, runner, last)
         ran = time.perf_counter()
-        time.sleep((self._slowdown - 1) * (ran - begun))
-        seconds = {
-            "queue": queue_seconds,
-            "decode": self._slowdown * (decoded - begun),
-            "compute": self._slowdown * (ran - decoded),
-        }
+        seconds = {"decode": decoded - begun, "compute": ran - decoded}
+        if (pace := self._paces.get(message.fingerprint)) is not None:
+            seconds = _braked(seconds, pace, message, left_at, runner.bundle)
+            time.sleep(max(0.0, sum(seconds.values()) - (ran - begun)))
+        seconds["queue"] = queue_seconds
         if said is not None:
             return Answered(self._reply(message, size, {**message.seconds, **seconds}, left_at, said))
         return self._forward(message, stage, tensors, sum(seconds.values()), runner.bundle.name)
@@ -206,6 +208,23 @@ class Engine:
             seconds={**message.seconds, self.tier.label: spent},
         )
         return Forwarded(onward, onward.route[0].tier, model)
+
+
+def _braked(
+    seconds: Mapping[str, float], pace: MachineProfile, message: TensorMessage, left_at: str, bundle: Bundle
+) -> dict[str, float]:
+    """Return what decoding and computing take on the slower machine: the profile's word, not a hiccup times so much."""
+    stage = message.route[0]
+    after = {branch.name: branch.after for branch in bundle.exits}
+    order = [segment.name for segment in bundle.segments]
+    reached = order.index(after[left_at]) if left_at in after else len(order)
+    ran = [name for name in stage.segments if order.index(name) <= reached]
+    asked = [name for name in stage.exits if after.get(name) in ran]
+    goals = {
+        "decode": sum(pace.decode.get(cut, {}).get(tensor.codec, 0.0) for cut, tensor in message.tensors.items()),
+        "compute": sum(pace.segments[name] for name in ran) + sum(pace.exits[name] for name in asked),
+    }
+    return {part: max(taken, goals[part]) for part, taken in seconds.items()}
 
 
 def _floats(logits: Sequence[float] | NDArray[Any]) -> list[float]:

@@ -82,17 +82,19 @@ class Worker:
         profiles = {
             fingerprint: background.measured_once(
                 runner, runner.bundle, runtime.cache_folder, slowdown=runtime.slowdown
-            ).to_json()
+            )
             for fingerprint, runner in runners.items()
         }
         tensor_limits = TensorLimits(message_bytes=limits.tensor_bytes)
-        self._engine = Engine(runners, self.name, self.tier, tensor_limits, limits, runtime.slowdown)
+        paces = profiles if runtime.slowdown > 1 else {}
+        self._engine = Engine(runners, self.name, self.tier, tensor_limits, limits, paces)
         tier = self.tier.label
         for model in [*(bundle.name for bundle in self._bundles), _PROBE]:
             self._undo.append(self.bus.subscribe(self.topics.shared_tensors(tier, model), self._backlog.put, qos=1))
         self._thread.start()
         self.bus.start()
-        profile = WorkerProfile.model_validate({"worker": self.name, "tier": tier, "models": profiles})
+        said = {fingerprint: profile.to_json() for fingerprint, profile in profiles.items()}
+        profile = WorkerProfile.model_validate({"worker": self.name, "tier": tier, "models": said})
         self.bus.retain(self.topics.worker(self.name, "profile"), profile.to_bytes())
         self.bus.retain(self.topics.worker(self.name, "state"), self._state("online"))
         log.info("worker.started", worker=self.name, tier=tier, models=[bundle.name for bundle in self._bundles])

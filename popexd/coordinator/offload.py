@@ -232,9 +232,12 @@ class Offload:
     def _worth_a_retry(self, frame: Frame, now: float) -> bool:
         """Whether the message rather was lost than is still on its way, and there is time for another."""
         steady = self.uplink.changed_at <= frame.shipped_at and not self.uplink.estimator.in_doubt
+        return steady and self._in_time_again(frame, now)
+
+    def _in_time_again(self, frame: Frame, now: float) -> bool:
+        """Whether a frame sent once more now can be answered while the device could still rescue it."""
         needed = frame.overdue_at - frame.shipped_at + self.uplink.backlog_seconds(now)
-        in_time = now + needed <= frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
-        return self.uplink.usable and steady and in_time
+        return self.uplink.usable and now + needed <= frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
 
     def disconnected(self, now: float) -> None:
         """Finish here whatever was with the network when the connection broke."""
@@ -246,7 +249,8 @@ class Offload:
         for frame in self.shipped:
             if frame.itinerary.tier is not tier:
                 continue
-            if tier in self.world.profiles() and frame.attempt == 1 and self._worth_a_retry(frame, now):
+            # The worker is to blame, so a link in doubt is no reason against.
+            if tier in self.world.profiles() and frame.attempt == 1 and self._in_time_again(frame, now):
                 self.ship(frame, now)
             else:
                 self._finish_here(frame, "worker-lost", now)

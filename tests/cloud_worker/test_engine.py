@@ -12,6 +12,7 @@ from popexd.plan import Tier
 from popexd.protocol import codec
 from popexd.protocol.codec import Encoded
 from popexd.protocol.tensors import Stage, TensorLimits, TensorMessage
+from popexd.runtime.background import MachineProfile
 from popexd.runtime.frames import FrameLimits
 
 from .messages import bundle, frame, message, names, rest, runner, whole
@@ -21,6 +22,20 @@ def engine(tier: Tier = Tier.CLOUD, *, frame_bytes: int = 8_000_000) -> Engine:
     """A worker's engine with the default model."""
     limits = TensorLimits(message_bytes=2_000_000)
     return Engine({bundle().fingerprint: runner()}, "w1", tier, limits, FrameLimits(frame_bytes=frame_bytes))
+
+
+def slow(seconds: float) -> MachineProfile:
+    """Make the profile of a machine that takes so long for every segment and branch, and to decode f32 at pool2."""
+    return MachineProfile(
+        fingerprint=bundle().fingerprint,
+        machine="slow",
+        threads=1,
+        segments=dict.fromkeys(names(), seconds),
+        exits={branch.name: seconds for branch in bundle().exits},
+        frame_seconds=seconds,
+        frame_bytes=1000,
+        decode={"pool2": {"f32": seconds}},
+    )
 
 
 def answered(made: TensorMessage, queue_seconds: float = 0.0) -> Answered:
@@ -74,6 +89,23 @@ def test_a_reply_names_the_frame_and_accounts_for_the_time() -> None:
     assert reply.seconds.keys() == {"queue", "decode", "compute"}
     assert reply.seconds["queue"] == 0.25
     assert reply.seconds["compute"] > 0
+
+
+def test_a_slower_machine_takes_what_its_profile_says() -> None:
+    """The laboratory's brake: each part lasts as long as there, and is told so; a branch that answers ends it early."""
+    limits = TensorLimits(message_bytes=2_000_000)
+    paces = {bundle().fingerprint: slow(0.02)}
+    braked = Engine({bundle().fingerprint: runner()}, "w1", Tier.CLOUD, limits, FrameLimits(), paces)
+
+    outcome = braked.handle(message("pool2").to_bytes(), 0.0)
+    assert isinstance(outcome, Answered)
+    assert outcome.reply.seconds["decode"] >= 0.02
+    assert outcome.reply.seconds["compute"] >= 0.02 * len(rest("pool2"))
+
+    route = (Stage(Tier.CLOUD, rest("pool2"), exits={"b3": 0.0}),)
+    sooner = braked.handle(message("pool2", route=route).to_bytes(), 0.0)
+    assert isinstance(sooner, Answered)
+    assert sooner.reply.seconds["compute"] >= 2 * 0.02
 
 
 def test_a_stage_stops_at_an_exit_that_is_sure() -> None:

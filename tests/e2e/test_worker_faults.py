@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agent.runtime import Agent
+from popexd.protocol.messages import WorkerMetrics
 
-from .rig import TENSORS, TOPICS, Rig, photo, until
+from .rig import TENSORS, TOPICS, Rig, Watch, photo, until
 
 # Frames do not wait for a probe that wants to cross alone.
 RARELY = {"interval_seconds": 3600.0}
@@ -13,6 +14,11 @@ RARELY = {"interval_seconds": 3600.0}
 def measured(agent: Agent) -> None:
     """Wait until no probe is under way."""
     until(lambda: not agent.loop.brain.world.uplink.probing, "the link being measured")
+
+
+def answered(watch: Watch, worker: str) -> int:
+    """How many tensors a worker has answered."""
+    return watch.worker_metrics(worker).tensors.answered
 
 
 def test_frames_of_a_killed_worker_are_finished_here(rig: Rig) -> None:
@@ -48,33 +54,40 @@ def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
     """Two workers share the load; what the dead one had, the other answers."""
     broker = rig.broker()
     watch, tensors = rig.watch(broker.port), rig.watch(broker.port, TENSORS)
-    slow = {"slowdown": 40.0}
-    doomed = rig.program("worker", rig.worker_tables(broker.port, "doomed", runtime=slow))
-    rig.worker(rig.worker_tables(broker.port, "other", runtime=slow))
-    agent = rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 15.0}, probe=RARELY))
-    watch.until(lambda: len(watch.events("worker.found")) == 2, "both workers")
+    tables = rig.worker_tables(broker.port, "other", runtime={"slowdown": 60.0})
+    rig.worker(tables)
+    agent = rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 10.0}, probe=RARELY))
     watch.cut_is("input")
-    received = 0
-    while min(watch.worker_metrics(name).tensors.answered for name in ("doomed", "other")) < 3:
-        watch.send("c0", photo(0), f"before-{received}")
-        watch.answer(f"before-{received}")
-        received += 1
-    measured(agent)
+    sent = 0
 
-    # Each of the two is given one of two, so one is left with whom will never answer.
-    doomed.pause()
-    passed = len(tensors.messages(TENSORS))
-    for index in range(2):
-        watch.send(f"c{index}", photo(index), f"shared-{index}")
-    tensors.shipped(passed + 2)
-    doomed.kill()
+    def send(camera: str) -> str:
+        nonlocal sent
+        sent += 1
+        watch.send(camera, photo(0), f"f{sent}")
+        return f"f{sent}"
 
-    watch.at_rest(received + 2)
-    watch.until(lambda: watch.events("worker.lost"), "the loss being told")
-    answers = [watch.answer(f"shared-{index}") for index in range(2)]
+    # On a busy machine the agent may doubt the link just then and finish by itself, which is as right: so more than one
+    # worker has to die if need be.
+    for name in ("doomed-1", "doomed-2", "doomed-3", "doomed-4"):
+        doomed = rig.program("worker", {**tables, "worker": {"name": name}})
+        while watch.last(TOPICS.worker(name, "metrics"), WorkerMetrics) is None or not answered(watch, name):
+            watch.answer(send("c0"))
+        measured(agent)
+
+        # Each of the two is given one of two, so one is left with whom will never answer.
+        doomed.pause()
+        passed = len(tensors.messages(TENSORS))
+        shared = [send(f"c{index}") for index in range(2)]
+        tensors.shipped(passed + 2)
+        doomed.kill()
+        watch.at_rest(sent)
+        watch.until(lambda name=name: watch.worker_is(name, "offline"), "the last will")  # type: ignore[misc]
+        answers = [watch.answer(frame_id) for frame_id in shared]
+        if [answer.tier for answer in answers] == ["cloud", "cloud"]:
+            break
     assert [answer.tier for answer in answers] == ["cloud", "cloud"]
     assert max(answer.bytes_sent for answer in answers) >= 2 * len(photo(0))
-    watch.until(lambda: watch.worker_metrics("other").tensors.answered >= 2, "the other one's work")
+    assert {event["worker"] for event in watch.events("worker.lost")} >= {name}
 
 
 def test_a_stalled_worker_costs_time_but_no_answer(rig: Rig) -> None:

@@ -3,7 +3,7 @@
 # Units are enabled by whoever installs it. Needs dpkg-deb and the system's own Python, which the package depends on.
 #
 #   WHEELS       a folder made by `make wheels`: nothing is fetched from the network
-#   COMPRESSION  of dpkg-deb: xz (default), zstd, gzip, none
+#   COMPRESSION  of dpkg-deb: gzip (default), zstd, none, or xz, which takes minutes for a fifth less
 set -eu
 
 SOURCE=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +18,7 @@ command -v dpkg-deb >/dev/null || fail "needs dpkg-deb: this is for Debian and i
 
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
+trap 'exit 1' INT TERM
 root=$stage/root
 chmod 755 "$stage"
 
@@ -72,5 +73,5 @@ Description: early-exit, split neural networks over MQTT
 CONTROL
 mkdir -p "$OUT"
 package=$OUT/popexd_${version}_$(dpkg --print-architecture).deb
-dpkg-deb --root-owner-group -Z"${COMPRESSION:-xz}" --build "$root" "$package" >/dev/null
+dpkg-deb --root-owner-group -Z"${COMPRESSION:-gzip}" --build "$root" "$package" >/dev/null
 echo "$package"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import sys
 import tempfile
 import threading
@@ -53,6 +54,8 @@ def demo(
     report = Report([name for name, _, _ in PHASES])
     quiet = as_json_
     live = not quiet and not plain and sys.stdout.isatty()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     with ExitStack() as stack:
         play = _Play(stack, report, quiet or live)
         play.set_up()
@@ -65,6 +68,11 @@ def demo(
         show_summary(report)
     if report.unanswered:
         raise typer.Exit(1)
+
+
+def _leave(number: int, _frame: object) -> None:
+    """End as after Ctrl-C: whatever was started is stopped on the way out."""
+    raise SystemExit(128 + number)
 
 
 class _Play:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,14 +26,11 @@ from popexd.lab.link import Link, Profile
 from popexd.protocol.topics import SiteTopics
 
 from .device import SITE, Device
-from .pictures import generated
-from .pins import Pin, Tables, alone
+from .pins import Pin, Tables
 
 WORKER = "w1"
 _PATIENCE_SECONDS = 60.0
 _STOP_SECONDS = 15.0
-_FRAMES_TO_BRAKE_BY = 30
-_PAUSE_SECONDS = 0.1
 
 
 class BenchmarkError(PopexdError):
@@ -182,21 +178,14 @@ class Stage:
         return device
 
     def braked(self) -> dict[str, Any]:
-        """Return the `[runtime]` keys of a device that takes `FRAME_SECONDS` for a frame of the generated camera.
+        """Return the `[runtime]` keys of a device that takes `FRAME_SECONDS` for a frame that it finishes alone.
 
-        How long it takes unbraked is measured on an agent at work: a frame now and then costs more than one of many
-        in a row, which is what the profile knows.
+        The brake goes by the profile, which worker and agents share here.
         """
-        device = self.agent("unbraked", pin=alone())
-        seconds = []
-        for picture in generated(_FRAMES_TO_BRAKE_BY):
-            time.sleep(_PAUSE_SECONDS)
-            answer = device.ask(picture)
-            if answer is not None:
-                parts = answer.result.seconds
-                seconds.append((parts.decode or 0.0) + (parts.device or 0.0))
-        device.program.stop()
-        return {"slowdown": round(max(1.0, FRAME_SECONDS / median(seconds[len(seconds) // 3 :])), 2)}
+        (file,) = (self.folder / "cache").glob("profile-*.json")
+        profile = json.loads(file.read_text(encoding="utf-8"))
+        alone_seconds = sum(profile["segments"].values()) + profile["frame_seconds"]
+        return {"slowdown": round(max(1.0, FRAME_SECONDS / alone_seconds), 2)}
 
     def _brokers(self, name: str) -> dict[str, Mapping[str, Any]]:
         site: dict[str, Mapping[str, Any]] = {"mqtt": {"port": self._site_port, "site": SITE, "device": name}}

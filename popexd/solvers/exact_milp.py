@@ -106,9 +106,10 @@ class _Programme:
                 self.at_least({leaves: 1, low: -1, lower: 1}, 0)
                 self.at_least({to_edge: 1, low: -1, lower: 1, middle: -1}, -1)
                 self.at_least({to_cloud: 1, low: -1, middle: 1}, 0)
-                # Implied by the two before in whole numbers only; without it the relaxation crosses for a fraction.
-                self.at_least({to_edge: 1, to_cloud: 1, low: -1, lower: 1}, 0)
                 self.at_least({passed: 1, mid: -1, low: 1, middle: 1}, 0)
+                # Implied by the others in whole numbers; without them the relaxation crosses for less than its share.
+                self.at_least({to_edge: 1, to_cloud: 1, low: -1, lower: 1}, 0)
+                self.at_least({to_cloud: 1, passed: 1, mid: -1, middle: 1}, 0)
 
     def hops(self) -> None:
         """Round trips, once per hop; decoding of the frame, if the device runs a layer."""

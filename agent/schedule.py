@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -41,8 +42,11 @@ class Schedule:
 
     def __init__(self, jobs: dict[str, tuple[float, Callable[[], None]]]) -> None:
         self._jobs = jobs
+        # One thread is plenty for what only enqueues; the default is ten, which it comes to over the days.
         self._scheduler = BackgroundScheduler(
-            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+            executors={"default": ThreadPoolExecutor(1)},
+            timezone=UTC,
+            job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
         )
         self._offset = 0.0
         self._stopped = threading.Event()

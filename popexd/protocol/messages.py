@@ -36,6 +36,8 @@ class Payload(BaseModel):
     model_config = ConfigDict(populate_by_name=True, extra="ignore", allow_inf_nan=False, ser_json_inf_nan="null")
 
     SCHEMA: ClassVar[str]
+    DIGITS: ClassVar[int | None] = None
+    """Significant digits of floats on the wire, where people read along; None keeps every one."""
     schema_: str = Field(default="", alias="schema", description="popexd/<name>/<major version>")
 
     @classmethod
@@ -49,7 +51,10 @@ class Payload(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Return the payload as UTF-8 JSON."""
-        return self.model_dump_json(by_alias=True).encode()
+        if self.DIGITS is None:
+            return self.model_dump_json(by_alias=True).encode()
+        plain = _rounded(self.model_dump(mode="json", by_alias=True), self.DIGITS)
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Self:
@@ -149,6 +154,7 @@ class DecisionPayload(Payload):
     """The plan in force, why, and what was known when it was chosen."""
 
     SCHEMA: ClassVar[str] = "popexd/decision/1"
+    DIGITS: ClassVar[int | None] = 6
     plan_id: str
     decided_at: Instant
     reason: str
@@ -183,6 +189,7 @@ class ResultPayload(Payload):
     """The answer for one frame."""
 
     SCHEMA: ClassVar[str] = "popexd/result/1"
+    DIGITS: ClassVar[int | None] = 6
     frame_id: str
     camera: str
     label: str
@@ -236,6 +243,7 @@ class MetricsPayload(Payload):
     """Statistics: counts since the start; percentiles, shares and errors over the window."""
 
     SCHEMA: ClassVar[str] = "popexd/metrics/1"
+    DIGITS: ClassVar[int | None] = 6
     at: Instant
     window_seconds: float
     uptime_seconds: float
@@ -318,6 +326,7 @@ class WorkerMetrics(Payload):
     """A worker's load."""
 
     SCHEMA: ClassVar[str] = "popexd/worker-metrics/1"
+    DIGITS: ClassVar[int | None] = 6
     at: Instant
     worker: str
     tier: TierName
@@ -342,6 +351,14 @@ PAYLOADS: Mapping[str, type[Payload]] = {
         WorkerMetrics,
     )
 }
+
+
+def _rounded(value: Any, digits: int) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item, digits) for key, item in value.items()}
+    return [_rounded(item, digits) for item in value] if isinstance(value, list) else value
 
 
 def schema(kind: type[Payload]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class Uplink:
         if sent is None or seconds is None or sent[1] < self._restored_at:
             return News.NONE
         changed = self.estimator.add(LinkSample(sent[0], seconds, now, source))
-        if self.estimator.in_doubt:
+        if self.estimator.in_doubt or (source == "probe" and self.estimator.suspicious):
             self.order_probe()
         return self._noted(changed, now)
 
@@ -193,11 +193,12 @@ class Uplink:
 
     def _telling_bytes(self) -> int:
         """Return the size of a probe that takes long enough to tell the rate, and not longer."""
-        link = self.estimator.link()
-        if link is None:
+        rate = self.estimator.rate(0.5)
+        if rate is None:
             return 4096
-        seconds = min(0.06, max(0.012, 0.6 * link.round_trip_seconds))
-        return max(_SMALLEST_PROBE, min(_LARGEST_PROBE, int(link.bits_per_second * seconds / 8)))
+        round_trip, noise = self.estimator.round_trip_seconds, self.estimator.noise_seconds
+        seconds = min(0.08, max(0.01, 0.35 * round_trip, 4.0 * noise))
+        return max(_SMALLEST_PROBE, min(_LARGEST_PROBE, int(rate * seconds / 8)))
 
     def due(self, now: float, force: bool = False) -> None:
         """Take in that the schedule calls for a probe: only what traffic has not told lately."""
@@ -206,8 +207,8 @@ class Uplink:
             return
         if force or now - self.estimator.rate_told_at >= 0.6 * self.interval_seconds:
             self.order_probe()
-        elif now - self.estimator.round_trip_told_at >= 4 * self.interval_seconds and not self._train:
-            self._train = [PING_BYTES, PING_BYTES]
+        elif now - self.estimator.round_trip_told_at >= 0.6 * self.interval_seconds and not self._train:
+            self._train = [PING_BYTES]
 
     @property
     def wakeup_at(self) -> float:
@@ -280,5 +281,8 @@ class Uplink:
 
     def _too_small(self, size: int) -> bool:
         """Whether a larger probe would tell the rate better."""
-        link = self.estimator.link()
-        return link is None or link.transfer_seconds(size) < max(0.003, 0.3 * link.round_trip_seconds)
+        rate = self.estimator.rate(0.5)
+        if rate is None:
+            return True
+        round_trip, noise = self.estimator.round_trip_seconds, self.estimator.noise_seconds
+        return 8.0 * size / rate < max(0.003, 0.25 * round_trip, 2.5 * noise)

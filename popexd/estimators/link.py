@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from popexd.network import Link
 
@@ -22,10 +22,16 @@ _SLOWER_SPREADS, _FASTER_SPREADS = 3.5, 2.0
 
 Nothing crosses a link sooner than it can, but anything may hold a message up: so being faster is the better evidence.
 """
-_EVIDENCE = 3.0
-"""Contradictions in a row, each counted by how strong it is and as two at most, that make a change of the link."""
+_ALLOWANCE, _ALARM, _SUSPICION = 0.75, 5.0, 2.0
+"""Cumulated evidence (Page's CUSUM, in usual spreads): what each sample may be off for free, what makes a change, and
+what makes another probe worth its bytes. Two samples that are far off suffice, or many that are off a little."""
+_STRONGEST, _MOST_EVIDENCE = 4.0, 16
+
 _FEWEST = 4
 """So many larger messages tell round trip and rate apart where no small one does; fewer contradict nothing."""
+
+_LOWEST_SHARE = 0.6
+"""The published rate is a low one, but no lower than this share of the median: below, it is noise that speaks."""
 
 _UNANSWERED = "unanswered"
 
@@ -54,16 +60,16 @@ class _Fit:
 class LinkEstimator:
     """Robust estimate of one hop from messages that crossed it.
 
-    The model is ``seconds = round trip + 8 bytes / rate``. Messages that are small, or small for this link, give the
-    round trip (median); the others the rate: a byte-weighted quantile over the samples since the last change. Planning
-    on a low quantile keeps a plan good in the slower part of what the link does. `rate_told_at` and
-    `round_trip_told_at` are when the last message told of them; a message of `telling_bytes` always does.
+    The model is ``seconds = round trip + 8 bytes / rate``. Small messages give the round trip (median); those that take
+    long enough to tell give the rate: a weighted quantile over the samples since the last change. Planning on a low
+    quantile keeps a plan good in the slower part of what the link does. `rate_told_at` and `round_trip_told_at` are
+    when the last message told of them; one of `telling_bytes` always does.
     """
 
     def __init__(self, quantile: float = 0.25, window_seconds: float = 120.0, capacity: int = 32) -> None:
         self.quantile = quantile
         self.window_seconds = window_seconds
-        self._small: deque[LinkSample] = deque(maxlen=9)
+        self._small: deque[LinkSample] = deque(maxlen=17)
         self._large: deque[LinkSample] = deque(maxlen=capacity)
         self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
         self._deviations: deque[float] = deque(maxlen=48)
@@ -99,13 +105,24 @@ class LinkEstimator:
     @property
     def in_doubt(self) -> bool:
         """Whether the last message contradicts the estimate and a probe would settle it."""
-        return any(doubt.samples for doubt in self._doubts)
+        return any(doubt.withheld for doubt in self._doubts)
+
+    @property
+    def suspicious(self) -> bool:
+        """Whether the last messages together are off, though none of them by much."""
+        return any(max(doubt.slower, doubt.faster) >= _SUSPICION for doubt in self._doubts)
+
+    @property
+    def noise_seconds(self) -> float:
+        """How much longer or shorter than expected a message usually takes, apart from its transfer."""
+        return self._spread * self.round_trip_seconds
 
     def link(self) -> Link | None:
         """Return the estimate to plan on; None while nothing is known."""
-        rate = self.rate(self.quantile)
-        if rate is None or self._last is None:
+        rate, middle = self.rate(self.quantile), self.rate(0.5)
+        if rate is None or middle is None or self._last is None:
             return None
+        rate = max(rate, _LOWEST_SHARE * middle)
         return Link(rate, self.round_trip_seconds, self._last.source, self._last.at)
 
     def _fit(self) -> _Fit:
@@ -117,7 +134,7 @@ class LinkEstimator:
         round_trip = statistics.median(s.seconds for s in self._small) if self._small else self._intercept()
         fit = _Fit(round_trip, self._rates(round_trip))
         if self._small:
-            # A few kilobytes are a little transfer too, but never most of it: else the rate were what is wrong.
+            # Small ones are a little transfer too, but never most of it: else the rate were what is wrong.
             bits = fit.rate(0.5)
             round_trip = statistics.median(max(s.seconds - 8.0 * s.bytes / bits, 0.5 * s.seconds) for s in self._small)
             fit = _Fit(round_trip, self._rates(round_trip))
@@ -139,15 +156,16 @@ class LinkEstimator:
         return min(0.9 * least, max(0.0, statistics.median(s.seconds - slope * s.bytes for s in recent)))
 
     def _rates(self, round_trip: float) -> list[tuple[float, float]]:
-        telling = [s for s in self._large if s.seconds - round_trip >= 0.2 * round_trip] or list(self._large)
-        newest = telling[-1].at
-        return sorted(
-            (
-                8.0 * sample.bytes / _transfer(sample, round_trip),
-                sample.bytes * 2.0 ** ((sample.at - newest) / (0.25 * self.window_seconds)),
-            )
-            for sample in telling
-        )
+        """The rates that the messages show; the more of a message's time is transfer, the more its rate counts."""
+        newest = self._large[-1].at
+        shown = [(8.0 * sample.bytes / _transfer(sample, round_trip), sample) for sample in self._large]
+        about = _quantile(sorted((rate, float(sample.bytes)) for rate, sample in shown), 0.5)
+        weighed = []
+        for rate, sample in shown:
+            transfer = 8.0 * sample.bytes / about
+            recent = 2.0 ** ((sample.at - newest) / (0.25 * self.window_seconds))
+            weighed.append((rate, recent * (transfer / (transfer + round_trip)) ** 2))
+        return sorted(weighed)
 
     @property
     def _spread(self) -> float:
@@ -170,12 +188,12 @@ class LinkEstimator:
         self._forget_old(sample.at)
         if sample.bytes <= _SMALL_BYTES:
             self.round_trip_told_at = sample.at
-        elif self._tells(sample, self.rate(0.5) if self._large else None):
+        elif self._tells(sample):
             self.rate_told_at = sample.at
         if self._large and all(known.source == _UNANSWERED for known in self._large):
             self._large.clear()  # a bound, which is worth nothing beside a measurement
         if not self._large and sample.bytes > _SMALL_BYTES:
-            if not self._tells(sample, None):
+            if not self._tells(sample):
                 return False
             self._keep(sample, self._large)
             return True
@@ -189,7 +207,7 @@ class LinkEstimator:
 
     def add_unanswered(self, sample: LinkSample) -> bool:
         """Take in that a message was not answered within `sample.seconds`: the rate is at most what that allows."""
-        if not self._large or sample.bytes <= _SMALL_BYTES or self._contradiction(sample) <= 0:
+        if not self._large or sample.bytes <= _SMALL_BYTES or self._contradiction(sample)[0] < _FASTER_SPREADS:
             return False
         return self._judge(replace(sample, source=_UNANSWERED))
 
@@ -209,15 +227,18 @@ class LinkEstimator:
                 samples.popleft()
                 self._known = None
 
-    def _tells(self, sample: LinkSample, rate: float | None) -> bool:
-        """Whether enough of the sample's time is transfer to tell the rate."""
-        round_trip = self.round_trip_seconds
-        expected = 0.0 if rate is None else round_trip + 8.0 * sample.bytes / rate
-        least = max(0.0005, 0.25 * round_trip)
-        return max(sample.seconds, expected) - round_trip >= least or sample.bytes >= self.telling_bytes
+    def _tells(self, sample: LinkSample) -> bool:
+        """Whether enough of a message's time is transfer to tell the rate.
 
-    def _contradiction(self, sample: LinkSample) -> float:
-        """How strongly a sample contradicts the estimate: 0 within the usual, beyond 1 (slower) or -1 (faster)."""
+        As far as it can be known, that goes by its size: to go by its time would keep the slow ones and bend the rate.
+        """
+        round_trip = self.round_trip_seconds
+        transfer = 8.0 * sample.bytes / self._fit().rate(0.5) if self._large else sample.seconds - round_trip
+        least = max(0.0005, 0.2 * round_trip, 2.5 * self.noise_seconds if self._large else 0.0)
+        return transfer >= least or sample.bytes >= self.telling_bytes
+
+    def _contradiction(self, sample: LinkSample) -> tuple[float, bool]:
+        """How far a sample is off, in usual spreads (slower is positive), and whether that is beyond the usual."""
         fit = self._fit()
         expected = self._expected(sample)
         difference = sample.seconds - expected
@@ -226,69 +247,93 @@ class LinkEstimator:
         else:
             ratio = sample.seconds / expected
         if difference > 0:
-            tolerance = max(_SLOWER_SECONDS, _SLOWER_SPREADS * self._spread * expected)
+            off = difference * _FASTER_SPREADS / _SLOWER_SPREADS / max(_SLOWER_SECONDS / 2, self._spread * expected)
         else:
-            tolerance = max(_FASTER_SECONDS, _FASTER_SPREADS * self._spread * expected)
-        usual = 1 / _FACTOR <= ratio <= _FACTOR or abs(difference) < tolerance
-        return 0.0 if usual else difference / tolerance
+            off = difference / max(_FASTER_SECONDS / 2, self._spread * expected)
+        beyond = not 1 / _FACTOR <= ratio <= _FACTOR and abs(off) >= _FASTER_SPREADS
+        return max(-_STRONGEST, min(_STRONGEST, off)), beyond
 
     def _expected(self, sample: LinkSample) -> float:
         fit = self._fit()
         transfer = 8.0 * sample.bytes / fit.rate(0.5)
         return fit.round_trip + (min(transfer, fit.round_trip) if sample.bytes <= _SMALL_BYTES else transfer)
 
-    def _deviation(self, sample: LinkSample) -> float:
-        return abs(sample.seconds / self._expected(sample) - 1.0)
-
     def _judge(self, sample: LinkSample) -> bool:
-        """Keep a sample that is as usual; let one that is not count as evidence, beside those of its own kind.
+        """Keep a sample that is as usual, withhold one that is not, and let both count as evidence of their kind.
 
         A small message says nothing of the rate, and a large one little of the round trip: neither acquits the other.
         """
         large = sample.bytes > _SMALL_BYTES
         doubt = self._doubts[large]
-        contradiction = self._contradiction(sample)
-        if contradiction * doubt.evidence <= 0:
-            self._deviations.extend(self._deviation(held_up) for held_up in doubt.samples)
+        off, beyond = self._contradiction(sample)
+        evidence = doubt.add(sample, off, beyond)
+        self._deviations.append(
+            min(1.0, abs(sample.seconds / self._expected(sample) - 1.0)) if not beyond else self._spread
+        )
+        if not beyond and not large:
+            self._keep(sample, self._small)
+        elif not beyond and (not self._small or self._tells(sample)):
+            self._keep(sample, self._large)
+        if evidence is None:
+            return False
+        if not self._amounts_to_something(evidence):
             doubt.clear()
-        if contradiction == 0:
-            self._deviations.append(self._deviation(sample))
-            tells = large and self._tells(sample, self._fit().rate(0.5))
-            self._keep(sample, self._large if tells else self._small)
             return False
-        doubt.samples.append(sample)
-        doubt.evidence += min(2.0, max(-2.0, contradiction))
-        if len(doubt.samples) < 2 or abs(doubt.evidence) < _EVIDENCE:
-            return False
-        self._begin_anew(large)
+        self._begin_anew(evidence, large)
         return True
 
-    def _begin_anew(self, rate_changed: bool) -> None:
+    def _amounts_to_something(self, evidence: Sequence[LinkSample]) -> bool:
+        """Whether the samples, taken together, are off by a factor that matters."""
+        now = sum(sample.seconds for sample in evidence)
+        expected = sum(self._expected(sample) for sample in evidence)
+        if evidence[0].bytes > _SMALL_BYTES:
+            taken_off = self.round_trip_seconds * len(evidence)
+            now, expected = max(now - taken_off, 0.05 * now), max(expected - taken_off, 0.05 * expected)
+        return not 1 / _FACTOR <= now / expected <= _FACTOR
+
+    def _begin_anew(self, evidence: Sequence[LinkSample], rate_changed: bool) -> None:
         """Start from the samples that contradicted all before them."""
         before = self.round_trip_seconds
-        small, large = (list(doubt.samples) for doubt in self._doubts)
-        if not rate_changed:
-            # Only the round trip is known to have changed: what was learnt of the rate stands.
-            by = statistics.median(sample.seconds for sample in small) - before
-            large = [replace(sample, seconds=max(1e-4, sample.seconds + by)) for sample in self._large]
         self._old_round_trip = before if self._small else self._old_round_trip
-        self._small = deque(small, self._small.maxlen)
-        self._large = deque(large, self._large.maxlen)
+        if rate_changed:
+            self._large = deque(evidence, self._large.maxlen)
+            self._small = deque(self._doubts[False].withheld, self._small.maxlen)
+        else:
+            # Only the round trip is known to have changed: what was learnt of the rate stands.
+            by = statistics.median(sample.seconds for sample in evidence) - before
+            large = (replace(sample, seconds=max(1e-4, sample.seconds + by)) for sample in self._large)
+            self._large = deque(large, self._large.maxlen)
+            self._small = deque(evidence, self._small.maxlen)
         self._known = None
         for doubt in self._doubts[: 2 if rate_changed else 1]:
             doubt.clear()
 
 
-@dataclass(slots=True)
 class _Doubt:
-    """Samples in a row that contradict the estimate the same way, and how strongly they do together."""
+    """Evidence against the estimate, cumulated either way, and the samples that make it up."""
 
-    samples: list[LinkSample] = field(default_factory=list)
-    evidence: float = 0.0
+    def __init__(self) -> None:
+        self.slower = self.faster = 0.0
+        self.withheld: list[LinkSample] = []
+        self._slow: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
+        self._fast: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
 
     def clear(self) -> None:
-        self.samples.clear()
-        self.evidence = 0.0
+        self.__init__()  # type: ignore[misc]
+
+    def add(self, sample: LinkSample, off: float, beyond: bool) -> list[LinkSample] | None:
+        """Take in how far a sample is off; return the samples that make a change together, None as long as none do."""
+        self.withheld = [*self.withheld[-7:], sample] if beyond else []
+        self.slower = max(0.0, self.slower + off - _ALLOWANCE)
+        self.faster = max(0.0, self.faster - off - _ALLOWANCE)
+        for evidence, samples in ((self.slower, self._slow), (self.faster, self._fast)):
+            if evidence <= 0:
+                samples.clear()
+                continue
+            samples.append(sample)
+            if evidence >= _ALARM and len(samples) >= 2:
+                return list(samples)
+        return None
 
 
 def _quantile(ascending: Sequence[tuple[float, float]], share: float) -> float:

@@ -18,7 +18,9 @@ _CHUNK = 25
 def simulate(
     seeds: Annotated[int, typer.Option(help="How many seeds to play.", min=1)] = 1000,
     first: Annotated[int, typer.Option(help="The first seed.", min=0)] = 0,
-    seed: Annotated[int | None, typer.Option(help="Play this one seed only and print everything that happens.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Play this one seed only and print everything that happens.", min=0)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Play agent, workers and links with random faults; check that nothing taken is ever lost or answered twice."""

@@ -90,7 +90,7 @@ class AgentWorld:
         for effect in effects:
             self._note("    < ", effect)
             if isinstance(effect, ev.Run | ev.Ship | ev.Answer | ev.Forget):
-                self.effects.setdefault(effect.key, []).append(_kind(effect))
+                self.effects.setdefault(effect.key, []).append(kind_of(effect))
             match effect:
                 case ev.Run():
                     self._compute(effect)
@@ -340,7 +340,7 @@ class AgentWorld:
             self.every(period, partial(self.tell, ev.Due(what)), begin=period * self.chance.random())
 
 
-def _kind(effect: ev.Run | ev.Ship | ev.Answer | ev.Forget) -> str:
+def kind_of(effect: ev.Run | ev.Ship | ev.Answer | ev.Forget) -> str:
     """Name what was ordered for a frame, without what differs from run to run."""
     match effect:
         case ev.Run():

@@ -11,7 +11,8 @@ import numpy as np
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.network import Link
 from popexd.plan import Tier
 from popexd.profile import INPUT, CodecCost, Exit, Layer, LayerGraph
 from popexd.simulation.model import assemble
@@ -235,3 +236,14 @@ def cheaper(model: LayerGraph, **seconds: float) -> LayerGraph:
         for layer in model.layers
     )
     return replace(model, layers=layers)
+
+
+def planner(model: LayerGraph | None = None, **chosen: object) -> Planner:
+    """A planner that knows a model."""
+    whole = model or graph()
+    return Planner(lambda known: assemble(whole, known), PlannerSettings(**chosen), "p", lambda: 0.0)  # type: ignore[arg-type]
+
+
+def cloud(bits_per_second: float, round_trip: float = 0.02, limit: int | None = None) -> Known:
+    """A cloud worker behind this link."""
+    return Known({CLOUD: "profile"}, Link(bits_per_second, round_trip), limit)

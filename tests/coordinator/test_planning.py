@@ -11,33 +11,14 @@ from hypothesis import strategies as st
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.coordinator.planning import Known, PlannerSettings
 from popexd.errors import InputError
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
 from popexd.plan import ExitChoice, Plan
-from popexd.profile import LayerGraph
-from popexd.simulation.model import assemble
 from tests.graphs import random_chain
 
-from .makers import CLOUD, DEVICE, EDGE, Bench, graph
-
-
-def planner(model: LayerGraph | None = None, **chosen: object) -> Planner:
-    """A planner that knows a model."""
-    whole = model or graph()
-    return Planner(lambda known: assemble(whole, known), PlannerSettings(**chosen), "p", lambda: 0.0)  # type: ignore[arg-type]
-
-
-def cloud(bits_per_second: float, round_trip: float = 0.02, limit: int | None = None) -> Known:
-    """A cloud worker behind this link."""
-    return Known({CLOUD: "profile"}, Link(bits_per_second, round_trip), limit)
-
-
-def plan_ids(decisions: list[ev.Decision]) -> list[str]:
-    """The plans that were in force, one after the other."""
-    return list(dict.fromkeys(decision.plan_id for decision in decisions))
-
+from .makers import CLOUD, DEVICE, EDGE, Bench, cloud, graph, planner
 
 # ---------------------------------------------------------------------------------------- the choice
 

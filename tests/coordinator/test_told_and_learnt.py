@@ -6,29 +6,9 @@ import pytest
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator
-from popexd.coordinator.planning import Known, Planner, PlannerSettings
-from popexd.network import Link
-from popexd.profile import LayerGraph
 from popexd.simulation.model import assemble
 
-from .makers import CLOUD, Bench, cheaper, first, graph, only
-
-
-def planner(model: LayerGraph | None = None, **chosen: object) -> Planner:
-    """A planner that knows a model."""
-    whole = model or graph()
-    return Planner(lambda known: assemble(whole, known), PlannerSettings(**chosen), "p", lambda: 0.0)  # type: ignore[arg-type]
-
-
-def cloud(bits_per_second: float, round_trip: float = 0.02, limit: int | None = None) -> Known:
-    """A cloud worker behind this link."""
-    return Known({CLOUD: "profile"}, Link(bits_per_second, round_trip), limit)
-
-
-def plan_ids(decisions: list[ev.Decision]) -> list[str]:
-    """The plans that were in force, one after the other."""
-    return list(dict.fromkeys(decision.plan_id for decision in decisions))
-
+from .makers import CLOUD, Bench, cheaper, cloud, first, graph, only, planner
 
 # ---------------------------------------------------------------------------------------- publishing
 

@@ -30,7 +30,7 @@ _GIVE_UP_SECONDS = 20.0
 
 @dataclass
 class Reaction:
-    """One change of the link, and the seconds until a decision was made on the new rate."""
+    """One change of the link, and the seconds until a decision was made on the new rate; `_GIVE_UP_SECONDS` at most."""
 
     way: str
     seconds: float
@@ -84,7 +84,7 @@ def measure(options: Options) -> list[Figure]:
 def _phase(stage: Stage, device: Device, profile: Profile, seconds: float) -> Figure:
     """Let the agent settle on a link, then compare what frames take with what it expected of each."""
     stage.link.set(profile)
-    _settle(device, profile)
+    settled = _settle(device, profile)
     device.taken_answers()
     _pause(seconds)
     answers = device.taken_answers()
@@ -93,6 +93,8 @@ def _phase(stage: Stage, device: Device, profile: Profile, seconds: float) -> Fi
     ratio = device.metrics.prediction_error.median_ratio
     details = _facts(answers)
     note = f"{details['mean']:.2f} of the means; {details['frames']} frames, {', '.join(details['plans'])}"
+    if not settled:
+        note += f"; no decision on this link's rate within {_GIVE_UP_SECONDS:g} s"
     name = f"measured over expected seconds, {profile.name}, median"
     value = float("nan") if ratio is None else ratio
     return Figure("link", name, value, "x", *RATIO, note, details)
@@ -129,25 +131,25 @@ def _changes(times: int) -> Iterator[tuple[Profile, Profile, float]]:
 
 
 def _react(stage: Stage, device: Device, old: Profile, new: Profile, wait_seconds: float) -> Reaction:
-    if stage.link.profile != old:
-        stage.link.set(old)
+    stage.link.set(old)
     _settle(device, old)
     _pause(wait_seconds)
     before = device.decision
-    assert before is not None
     changed_at = time.monotonic()
     stage.link.set(new)
-    found: list[float] = []
 
-    def decided() -> bool:
-        found[:] = [at for at, made in device.decisions if at > changed_at and device.close_to(_rate(new), made)]
-        return bool(found)
+    def decided() -> float | None:
+        times = (at for at, made in device.decisions if at > changed_at and device.close_to(_rate(new), made))
+        return next(times, None)
 
-    stage.wait(decided, device.program, device.changed, _GIVE_UP_SECONDS)
+    with device.changed:
+        decided_at = device.changed.wait_for(decided, _GIVE_UP_SECONDS)
     after = device.decision
-    assert after is not None
+    if before is None or after is None or device.program.ended:
+        raise BenchmarkError(f"the agent has ended or never decided: {device.program.last_words}")
+    seconds = _GIVE_UP_SECONDS if decided_at is None else decided_at - changed_at
     mbit = [f"{_rate(profile) / 1e6:g}" for profile in (old, new)]
-    return Reaction(" to ".join(mbit), found[0] - changed_at, after.plan_id != before.plan_id)
+    return Reaction(" to ".join(mbit), seconds, after.plan_id != before.plan_id)
 
 
 def _rate(profile: Profile) -> float:
@@ -167,14 +169,12 @@ def _reaction_figure(reactions: list[Reaction]) -> Figure:
 # ---------------------------------------------------------------------------------------------- waiting
 
 
-def _settle(device: Device, profile: Profile) -> None:
+def _settle(device: Device, profile: Profile) -> bool:
     """Wait until the agent has decided on this link's rate, and a while longer for the round trip and the window."""
-    deadline = time.monotonic() + _GIVE_UP_SECONDS
     with device.changed:
-        device.changed.wait_for(lambda: device.close_to(_rate(profile)), deadline - time.monotonic())
-    if not device.close_to(_rate(profile)):
-        raise BenchmarkError(f"no decision for {profile.name} within {_GIVE_UP_SECONDS:g} s")
+        settled = device.changed.wait_for(lambda: device.close_to(_rate(profile)), _GIVE_UP_SECONDS)
     _pause(_SETTLING_SECONDS)
+    return bool(settled)
 
 
 def _pause(seconds: float) -> None:

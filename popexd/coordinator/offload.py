@@ -227,7 +227,7 @@ class Offload:
                 self._failed(frame, "timeout", now)
             self.world.follow(news, now)
             if news is News.NONE:
-                self.uplink.order_probe()
+                self.uplink.order_probe(now)
 
     def _worth_a_retry(self, frame: Frame, now: float) -> bool:
         """Whether the message rather was lost than is still on its way, and there is time for another."""

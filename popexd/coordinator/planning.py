@@ -216,16 +216,18 @@ class Planner:
         return self.decision
 
     def _best(self, graph: LayerGraph, known: Known) -> _Candidate:
-        """Return the best plan; what the device can do alone where the constraints leave none."""
+        """Return the best plan; where the constraints leave none, what the device can do alone."""
         self.infeasible = None
-        try:
-            candidates = self._candidates(graph, known)
-        except (Infeasible, InputError) as error:
-            self.infeasible = str(error)
-            problem = _problem(graph, NetworkState(None), PlannerSettings(), None, frozenset({Tier.DEVICE}))
-            plan = local_plan(graph)
-            return _Candidate(plan, predict(plan, graph, problem.network), problem)
-        return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
+        for knowing in (known, Known()):
+            try:
+                candidates = self._candidates(graph, knowing)
+            except (Infeasible, InputError) as error:
+                self.infeasible = self.infeasible or str(error)
+            else:
+                return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
+        problem = _problem(graph, NetworkState(None), PlannerSettings(), None, frozenset({Tier.DEVICE}))
+        plan = local_plan(graph)
+        return _Candidate(plan, predict(plan, graph, problem.network), problem)
 
     def _candidates(self, graph: LayerGraph, known: Known) -> list[_Candidate]:
         """Solve for each tier that can take over; a tier that is pinned but not there leaves the device alone.

@@ -20,8 +20,9 @@ _SILENCE_SECONDS = 0.6
 """So many unanswered messages in a row, and nothing heard for so long, make an outage; less is a hiccup."""
 _TELLING_SECONDS = 0.5
 """An answer that is missing for less may be a hiccup of anything; for more, it tells of the link."""
-_MOST_TRAINS = 8
-"""So many trains of probes from one scheduled one to the next: a link that nobody can make out is not to be flooded."""
+_MOST_TRAINS, _TRAIN_SECONDS = 8, 4.0
+"""So many unscheduled trains of probes in a row, then one in so many seconds: a link that nobody can make out is not to
+be flooded."""
 
 
 class News(Enum):
@@ -53,7 +54,8 @@ class Uplink:
         self._sequence = 0
         self._probe: tuple[int, float] | None = None
         self._train: list[int] = []
-        self._trains_left = _MOST_TRAINS
+        self._trains_left: float = _MOST_TRAINS
+        self._trains_at = 0.0
         self._backoff_seconds = 0.5
         self._ping_at = float("inf")
 
@@ -144,7 +146,7 @@ class Uplink:
             return News.NONE
         changed = self.estimator.add(LinkSample(sent[0], seconds, now, source))
         if self.estimator.in_doubt or (source == "probe" and self.estimator.suspicious):
-            self.order_probe()
+            self.order_probe(now)
         return self._noted(changed, now)
 
     def _noted(self, changed: bool, now: float) -> News:
@@ -183,11 +185,14 @@ class Uplink:
     def _plan_train(self) -> None:
         self._train = [PING_BYTES, PING_BYTES, PING_BYTES, 4096]
 
-    def order_probe(self) -> None:
-        """Ask for a round trip and a sized probe as soon as possible."""
+    def order_probe(self, now: float) -> None:
+        """Ask for a round trip and a sized probe as soon as possible, within reason."""
         if self.suspect:
             self._ping_at = float("-inf")
-        elif not self._train and self._trains_left > 0:
+            return
+        self._trains_left = min(_MOST_TRAINS, self._trains_left + (now - self._trains_at) / _TRAIN_SECONDS)
+        self._trains_at = now
+        if not self._train and self._trains_left >= 1:
             self._trains_left -= 1
             self._train = [PING_BYTES, PING_BYTES, self._telling_bytes()]
 
@@ -202,11 +207,10 @@ class Uplink:
 
     def due(self, now: float, force: bool = False) -> None:
         """Take in that the schedule calls for a probe: only what traffic has not told lately."""
-        self._trains_left = _MOST_TRAINS
         if self.suspect or not self.connected:
             return
         if force or now - self.estimator.rate_told_at >= 0.6 * self.interval_seconds:
-            self.order_probe()
+            self._train = self._train or [PING_BYTES, PING_BYTES, self._telling_bytes()]
         elif now - self.estimator.round_trip_told_at >= 0.6 * self.interval_seconds and not self._train:
             self._train = [PING_BYTES]
 

@@ -84,7 +84,7 @@ class World:
         if news is News.CHANGED:
             rate = self.uplink.estimator.rate(self.uplink.estimator.quantile)
             self.notice("link.changed", bits_per_second=None if rate is None else round(rate))
-            self.uplink.order_probe()
+            self.uplink.order_probe(now)
             self.consider("link", now, urgent=True)
         elif news is News.LOST:
             self.outage("no answer", now)
@@ -134,7 +134,7 @@ class World:
         self.workers[event.worker] = (event.tier, profile)
         if known is None:
             self.notice("worker.found", worker=event.worker, tier=event.tier.label)
-            self.uplink.order_probe()
+            self.uplink.order_probe(now)
         if known is None or known[1] != profile:
             self.consider("worker found", now, urgent=True)
 

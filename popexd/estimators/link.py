@@ -69,23 +69,21 @@ class LinkEstimator:
     def __init__(self, quantile: float = 0.25, window_seconds: float = 120.0, capacity: int = 32) -> None:
         self.quantile = quantile
         self.window_seconds = window_seconds
-        self._small: deque[LinkSample] = deque(maxlen=17)
-        self._large: deque[LinkSample] = deque(maxlen=capacity)
-        self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
-        self._deviations: deque[float] = deque(maxlen=48)
-        self._old_round_trip: float | None = None
         self.telling_bytes = _TELLING_BYTES
-        self.rate_told_at = float("-inf")
-        self.round_trip_told_at = float("-inf")
-        self._speedtest: LinkSample | None = None
-        self._last: LinkSample | None = None
-        self._known: _Fit | None = None
+        self._capacity = capacity
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything, as after an outage: what comes back may be another link."""
-        telling_bytes = self.telling_bytes
-        self.__init__(self.quantile, self.window_seconds, self._large.maxlen or 32)  # type: ignore[misc]
-        self.telling_bytes = telling_bytes
+        self.rate_told_at = self.round_trip_told_at = float("-inf")
+        self._small: deque[LinkSample] = deque(maxlen=17)
+        self._large: deque[LinkSample] = deque(maxlen=self._capacity)
+        self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
+        self._deviations: deque[float] = deque(maxlen=48)
+        self._old_round_trip: float | None = None
+        self._speedtest: LinkSample | None = None
+        self._last: LinkSample | None = None
+        self._known: _Fit | None = None
 
     # ------------------------------------------------------------------------------------------ what is known
 
@@ -313,13 +311,13 @@ class _Doubt:
     """Evidence against the estimate, cumulated either way, and the samples that make it up."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
         self.slower = self.faster = 0.0
         self.withheld: list[LinkSample] = []
         self._slow: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
         self._fast: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
-
-    def clear(self) -> None:
-        self.__init__()  # type: ignore[misc]
 
     def add(self, sample: LinkSample, off: float, beyond: bool) -> list[LinkSample] | None:
         """Take in how far a sample is off; return the samples that make a change together, None as long as none do."""

@@ -175,7 +175,7 @@ def test_a_link_that_nobody_can_make_out_is_not_flooded() -> None:
         chaos = 0.8 if chaos < 0.1 else 0.01
         now += chaos
         known.probe_returned(sent[0].sequence, 0.0, now)
-        known.order_probe()
+        known.order_probe(now)
     assert len(sizes) < 60
 
 
@@ -258,7 +258,7 @@ def test_a_probes_late_echo_ends_an_outage_too() -> None:
     """It was given up, not forgotten."""
     known = uplink()
     drive(known, 0.0, 2.0)
-    known.order_probe()
+    known.order_probe(10.0)
     (probe,) = known.probes(CLOUD, 10.0)
     assert known.expire_probe(12.9) is News.NONE
     known.expire_probe(13.1)

@@ -151,10 +151,16 @@ class Flow:
             return Run(frame.key, (), None, plan.codec, decode, payload)
         return Run(frame.key, step.segments, step.exit, plan.codec if step.exit is None else None, decode, payload)
 
+    def _returned(self, key: int) -> Frame | None:
+        """Take in that the compute thread is idle again; return the frame if it still matters."""
+        if key != self._running:
+            return None
+        self._running = None
+        return self.frames.get(key)
+
     def run_done(self, event: RunDone, now: float) -> None:
         """Go on with a frame after an order was carried out."""
-        self._running = None
-        frame = self.frames.get(event.key)
+        frame = self._returned(event.key)
         if frame is None:
             return
         learn_here(self.planner, frame, event, now)
@@ -184,8 +190,7 @@ class Flow:
 
     def run_failed(self, event: RunFailed, now: float) -> None:
         """Reject a frame that proves unusable; anything else is tried once more, whole and here."""
-        self._running = None
-        frame = self.frames.get(event.key)
+        frame = self._returned(event.key)
         if frame is None:
             return
         if event.unusable or frame.phase is Phase.FINISHING:

@@ -18,6 +18,7 @@ from popexd.runtime.background import MachineProfile
 _ROUND_TRIP_SECONDS = 0.02
 _DEVICE_SECONDS = 0.02
 _CLOUD_SECONDS = 0.002
+_QUIET_SECONDS = 30.0
 _SHIPMENT_BYTES = 3000
 _FRAME_BYTES = 50_000
 
@@ -58,7 +59,8 @@ class VirtualDaemon:
         self.tell(ev.FrameReceived("belt", b"frame"))
 
     def link(self, bits_per_second: float) -> None:
-        """Change the link, and let the brain probe it."""
+        """Change the link, and let the brain probe it; after a while, since probes are rationed."""
+        self._now += _QUIET_SECONDS
         self.bits_per_second = bits_per_second
         self.tell(ev.RequestReceived("probe", None))
 

@@ -188,7 +188,7 @@ MUTATIONS: dict[str, tuple[Mutation, str, range]] = {
     "miscounts tiers": (wrapped(Statistics, "answer", miscounts), "answered [0-9]+, but", ALL),
     "does not count dropped": (wrapped(Flow, "_dropped", forgets_the_dropped), "received", ALL),
     "keeps tensors": (wrapped(Flow, "_answer", keeps_tensors), "never forgotten", ALL),
-    "gives two orders": (wrapped(Flow, "pump", two_orders), "two orders at once", ALL),
+    "gives two orders": (wrapped(Flow, "pump", two_orders), "two orders at once|not drained", ALL),
     "plans with the dead": (wrapped(World, "worker_changed", never_lost), "needs", ALL),
     "wavers": (wavers, "dwell time", CALM),
     "prices wrongly": (wrapped(Corrections, "apply", wrong_price), "times what is predicted", CALM),

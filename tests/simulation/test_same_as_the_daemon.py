@@ -60,6 +60,7 @@ class Daemon:
         told["mqtt"] = {"site": "lab"}
         self.worker = Worker(WorkerConfig.model_validate(told), lambda _config, will: self.broker.bus(will))
         self.orders: defaultdict[int, list[str]] = defaultdict(list)
+        self.fell_back: set[int] = set()
 
     def _buses(self, _config: AgentConfig, will: Any) -> Buses:
         bus = self.broker.bus(will)
@@ -76,6 +77,8 @@ class Daemon:
             for effect in effects:
                 if isinstance(effect, ev.Run | ev.Ship | ev.Answer | ev.Forget):
                     self.orders[effect.key].append(kind_of(effect))
+                if isinstance(effect, ev.Answer) and effect.fallback is not None:
+                    self.fell_back.add(effect.key)
             return effects
 
         self.agent.loop.brain.handle = recorded  # type: ignore[method-assign]
@@ -144,7 +147,8 @@ def test_a_frame_goes_the_same_way_in_both(cache: Path, mode: str) -> None:
     with Daemon(cache, mode) as daemon:
         daemon.wait_for_a_plan(mode)
         daemon.see(FRAMES)
-        real = by_answer(daemon.orders)
+        # A machine that is busy with something else may make a frame late; that is not the way meant here.
+        real = by_answer({key: orders for key, orders in daemon.orders.items() if key not in daemon.fell_back})
         world = simulated(daemon, mode)
     played = by_answer(world.effects)
     assert all(len(sequences) == 1 for sequences in (*real.values(), *played.values()))

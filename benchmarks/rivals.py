@@ -80,7 +80,8 @@ def measure(options: Options) -> list[Figure]:
 def _contenders(stage: Stage) -> dict[str, Device]:
     tables = {"runtime": stage.braked()}
     found = {
-        DAEMON: stage.agent("daemon", tables),
+        # How soon it learns of a link is another figure; here it is to know it. The rivals have no use for it.
+        DAEMON: stage.agent("daemon", {**tables, "probe": {"interval_seconds": 3.0}}),
         ALONE: stage.agent("alone", tables, pins.alone()),
         CAMERA: stage.agent("camera", tables, pins.camera()),
     }

@@ -211,6 +211,7 @@ class Flow:
         if frame.phase is Phase.SHIPPED:
             frame.waited_seconds += now - frame.shipped_at
         frame.phase = Phase.FINISHING
+        frame.rescue_seconds = self.offload.rescue_seconds(frame, now)
         frame.fallback = frame.fallback or reason
         self._orders.append(Run(frame.key, self.offload.rest(frame), FINAL, None, decode=not frame.decoded))
 

@@ -129,7 +129,7 @@ class Offload:
         self.statistics.bytes_sent += frame.shipment_bytes
         expected = _PATIENCE_FACTOR * frame.expected_seconds + _PATIENCE_SECONDS
         frame.patient_until = now + expected + self.uplink.backlog_seconds(now)
-        frame.rescue_seconds = self._rescue_seconds(self.rest(frame), not frame.decoded, now)
+        frame.rescue_seconds = self.rescue_seconds(frame, now)
         self.uplink.sent((frame.key, frame.attempt), frame.shipment_bytes, now)
         left = max(0.001, frame.deadline_at - now)
         self._out.append(Ship(frame.key, frame.attempt, tier, frame.itinerary.route, frame.decision.plan_id, left))
@@ -137,6 +137,10 @@ class Offload:
     def rest(self, frame: Frame) -> tuple[str, ...]:
         """Return the segments that a frame still needs."""
         return tuple(name for name in self.planner.profiled.names if name not in frame.done)
+
+    def rescue_seconds(self, frame: Frame, now: float) -> float:
+        """Return what the device is sure to need at most to finish a frame."""
+        return self._rescue_seconds(self.rest(frame), not frame.decoded, now)
 
     def _unshippable(self, frame: Frame, tier: Tier) -> str | None:
         if not self.uplink.connected:
@@ -203,21 +207,28 @@ class Offload:
         return min((at for at, _ in self._giving_up()), default=float("inf"))
 
     def _giving_up(self) -> list[tuple[float, Frame]]:
-        """When to give each shipped frame up: in time for the device to keep the deadline, if it can."""
-        shipped = self.shipped
-        if not shipped:
+        """When to give each shipped frame up: in time for the device to keep the deadline.
+
+        Where it could not even if it began soon, only patience counts: else a slow device would never offload.
+        """
+        if not (shipped := self.shipped):
             return []
-        latest = self._latest_starts([(frame.deadline_at, frame.rescue_seconds) for frame in shipped])
-        return [
-            (min(frame.patient_until, max(at, frame.overdue_at)), frame)
-            for at, frame in zip(latest, shipped, strict=True)
-        ]
+        found = []
+        for at, frame in zip(self._latest(shipped), shipped, strict=True):
+            by_itself = frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
+            found.append((min(frame.patient_until, at if by_itself >= frame.overdue_at else frame.overdue_at), frame))
+        return found
+
+    def _latest(self, shipped: list[Frame]) -> list[float]:
+        """When the device must begin each of these at the latest, busy as it is with those it finishes already."""
+        finishing = [frame for frame in self.frames.values() if frame.phase is Phase.FINISHING]
+        owed = [(frame.deadline_at, frame.rescue_seconds) for frame in (*shipped, *finishing)]
+        return self._latest_starts(owed)[: len(shipped)]
 
     def give_up(self, now: float) -> None:
         """Retry once where the link is proven alive, else finish here; for every frame whose time has come."""
-        for at, frame in self._giving_up():
-            if at > now or frame.phase is not Phase.SHIPPED:
-                continue
+        # One after the other: what the device has to finish makes the time shorter for the rest.
+        while frame := next((frame for at, frame in self._giving_up() if at <= now), None):
             heard = self.uplink.heard_at > frame.shipped_at
             news = self.uplink.timed_out((frame.key, frame.attempt), now)
             if frame.attempt == 1 and heard and self._worth_a_retry(frame, now):

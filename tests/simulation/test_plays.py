@@ -38,6 +38,12 @@ def test_every_promise_is_kept(first: int) -> None:
     play_all(range(first, first + CHUNK))
 
 
+@pytest.mark.parametrize("seed", [218, 234, 4812, 5551, 35176])
+def test_seeds_that_broke_a_promise_once_keep_it(seed: int) -> None:
+    """A wake-up that was forgotten, a retry that took another frame's time: rare, and so remembered."""
+    play(seed)
+
+
 def test_a_seed_replays_exactly() -> None:
     """The same events and effects, to the last digit: what broke once can be looked at."""
     for seed in (0, 7, 33):

@@ -16,7 +16,7 @@ from popexd.errors import InputError
 from popexd.runtime.segments import SegmentRunner
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.backbones import EarlyExitNet, multiply_adds
-from popexd.training.calibration import temperature
+from popexd.evaluation.calibration import temperature
 from popexd.training.data import DataSet, Split, reopen
 from popexd.training.loop import evaluate
 

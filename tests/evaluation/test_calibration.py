@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from popexd.training.calibration import COLDEST, HOTTEST, negative_log_likelihood, temperature
+from popexd.evaluation.calibration import COLDEST, HOTTEST, negative_log_likelihood, temperature
 
 
 def one_sure_class(classes: int, margin: float, accuracy: float, samples: int = 9_000) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,7 @@ class _Work:
     payload: bytes
     image: bytes | None = None
     tensors: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    quality: str | None = None
 
 
 class Compute:
@@ -122,7 +123,10 @@ class Compute:
             work.payload = b""
         if order.decode:
             size = self.runner.bundle.input
-            work.tensors = {"input": frames.load_image(work.image, size.height, size.width, self._limits.frame_pixels)}
+            pixels = frames.load_image(work.image, size.height, size.width, self._limits.frame_pixels)
+            work.tensors = {"input": pixels}
+            if self.runner.bundle.quality is not None:
+                work.quality = self.runner.bundle.quality.classify(pixels)
         decoded = time.perf_counter()
         if order.segments:
             work.tensors = self.runner.run(work.tensors, order.segments)
@@ -139,6 +143,7 @@ class Compute:
             classified=classified,
             image_bytes=len(work.image) if first else None,
             shipment_bytes=shipment_bytes,
+            quality=work.quality,
         )
 
     def _brake(self, order: Run, seconds: float) -> float:
@@ -169,8 +174,8 @@ class Compute:
         bundle = self.runner.bundle
         last = bundle.segments[-1].name
         after = last if order.exit == FINAL else next(spec.after for spec in bundle.exits if spec.name == order.exit)
-        index, confidence, _ = self.runner.classify(order.exit, work.tensors[after])
-        return Classified(index, bundle.classes[index], confidence)
+        said = self.runner.classify(order.exit, work.tensors[after], work.quality)
+        return Classified(said.class_index, bundle.classes[said.class_index], said.confidence, said.certainty)
 
     def _encode(self, order: Run, work: _Work) -> int | None:
         if order.codec is None:

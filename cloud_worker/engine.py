@@ -166,7 +166,7 @@ class Engine:
             tensors = runner.run(tensors, pending)
             pending.clear()
             said = runner.classify(branch, tensors[name])
-            if said.confidence >= stage.exits[branch]:
+            if said.certainty >= stage.exits[branch]:
                 return tensors, branch, said
         tensors = runner.run(tensors, pending) if pending else tensors
         if last in order:

@@ -22,8 +22,10 @@ _MOST_MEMBERS = 64
 _KINDS = "biufU"
 
 
-def read_arrays(path: Path, names: Iterable[str], max_bytes: int = MAX_BYTES) -> dict[str, npt.NDArray[np.generic]]:
-    """Return the named arrays; together they hold at most `max_bytes`, compressed or not.
+def read_arrays(
+    path: Path, names: Iterable[str], max_bytes: int = MAX_BYTES, *, optional: Iterable[str] = ()
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the named arrays, `optional` ones if there; together they hold at most `max_bytes`, compressed or not.
 
     Raises:
         ValueError: no such file of numpy's, one is missing, too large, of another kind, or not what its header says.
@@ -35,7 +37,8 @@ def read_arrays(path: Path, names: Iterable[str], max_bytes: int = MAX_BYTES) ->
         with zipfile.ZipFile(path) as archive:
             if len(archive.infolist()) > _MOST_MEMBERS:
                 raise ValueError(f"{len(archive.infolist())} arrays, expected at most {_MOST_MEMBERS}")
-            for name in names:
+            there = set(archive.namelist())
+            for name in (*names, *(name for name in optional if f"{name}.npy" in there)):
                 member = archive.getinfo(f"{name}.npy")
                 if member.file_size > left:
                     raise ValueError(f"{name}: more than {max_bytes} bytes in all")

@@ -2,8 +2,51 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+CRITERIA = ("confidence", "entropy", "normalised-entropy")
+"""How a branch's threshold is meant: a confidence; an entropy in nats; an entropy as a share of ln(classes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """A branch's criterion on the one scale that planner, brain and worker compare: its certainty, 0..1.
+
+    Certainty is the confidence, or for a branch that goes by entropy 1 - entropy / ln(classes). A branch answers where
+    its certainty is at least the bound; so all that is said in thresholds of entropy is turned at the door, once.
+
+    Attributes:
+        name: one of CRITERIA.
+        classes: how many there are; what entropy is measured against.
+    """
+
+    name: str = "confidence"
+    classes: int = 2
+
+    @property
+    def _whole(self) -> float:
+        """The entropy threshold at which everything answers."""
+        return math.log(self.classes) if self.name == "entropy" else 1.0
+
+    def certainty(self, confidence: ArrayLike, entropy_nats: ArrayLike) -> NDArray[np.float64]:
+        """The certainty of answers with this confidence and entropy, elementwise."""
+        if self.name == "confidence":
+            return np.asarray(confidence, dtype=np.float64)
+        return np.clip(1.0 - np.asarray(entropy_nats, dtype=np.float64) / math.log(self.classes), 0.0, 1.0)
+
+    def bound(self, threshold: float) -> float:
+        """The least certainty that answers at `threshold`, which an entropy must be strictly below."""
+        if self.name == "confidence":
+            return threshold
+        return max(0.0, math.nextafter(1.0 - threshold / self._whole, math.inf))
+
+    def threshold(self, bound: float) -> float:
+        """The threshold that gives this bound, in the criterion's own unit."""
+        return bound if self.name == "confidence" else max(0.0, round((1.0 - bound) * self._whole, 12))
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:

@@ -65,6 +65,9 @@ BESIDES = {
     "popexd.config": ("popexd.complaints", "popexd.errors", "popexd.protocol", "popexd.solvers"),
     "popexd.bundle": (
         "popexd.arrays",
+        "popexd.bundle",
+        "popexd.criteria",
+        "popexd.quality",
         "popexd.errors",
         "popexd.plan",
         "popexd.profile",

@@ -45,16 +45,24 @@ class InputRejected:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What an exit says about a frame."""
+    """What an exit says about a frame; `certainty` is what its bound is compared with, None: the confidence."""
 
     class_index: int
     label: str
     confidence: float
+    certainty: float | None = None
+
+    def sure(self, bound: float | None) -> bool:
+        """Whether the answer stands from this bound on; None: whatever it says."""
+        return bound is None or (self.confidence if self.certainty is None else self.certainty) >= bound
 
 
 @dataclass(frozen=True, slots=True)
 class RunDone:
-    """The compute thread carried out a `Run`. Seconds that were not spent are zero."""
+    """The compute thread carried out a `Run`. Seconds that were not spent are zero.
+
+    `quality` is the frame's class, once it was decoded and if the model tells them apart.
+    """
 
     key: int
     decode_seconds: float = 0.0
@@ -63,6 +71,7 @@ class RunDone:
     classified: Classified | None = None
     image_bytes: int | None = None
     shipment_bytes: int | None = None
+    quality: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

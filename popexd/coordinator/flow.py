@@ -177,7 +177,7 @@ class Flow:
         if step is not None:
             frame.done.extend(step.segments)
             said = event.classified
-            if said is not None and (step.threshold is None or said.confidence >= step.threshold):
+            if said is not None and said.sure(step.threshold):
                 self._answer(frame, said, step.exit or FINAL, Tier.DEVICE, {}, now)
                 return
             if step.exit is not None:

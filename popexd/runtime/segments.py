@@ -18,7 +18,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from popexd.bundle import FINAL, INPUT, Bundle
-from popexd.criteria import softmax
+from popexd.criteria import Criterion, entropy, softmax
 from popexd.errors import BundleError, PopexdError
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -30,11 +30,16 @@ class InferenceError(PopexdError):
 
 
 class Classification(NamedTuple):
-    """What an exit says: the class, how sure it is of it (calibrated, 1/classes…1), its float32 logits [classes]."""
+    """What an exit says: the class, how sure it is of it (calibrated, 1/classes…1), its float32 logits [classes].
+
+    `certainty` is what its bound is compared with: the confidence, or what its entropy (nats) comes to.
+    """
 
     class_index: int
     confidence: float
     logits: NDArray[np.float32]
+    entropy: float
+    certainty: float
 
 
 def available_cores() -> int:
@@ -98,6 +103,10 @@ class SegmentRunner:
         for exit_ in self.bundle.exits:
             place = self._places[exit_.name]
             stations[exit_.name] = _station(exit_.file, (exit_.after,), None, self._places, place, options)
+            for quality, variant in exit_.by_quality.items():
+                if variant.file is not None:
+                    expert = _station(variant.file, (exit_.after,), None, self._places, place, options)
+                    stations[_expert(exit_.name, quality)] = expert
         return stations
 
     def run(self, tensors: Tensors, names: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -124,8 +133,10 @@ class SegmentRunner:
             for name in schedule.needed
         }
 
-    def classify(self, exit_name: str, tensor: NDArray[Any]) -> Classification:
+    def classify(self, exit_name: str, tensor: NDArray[Any], quality: str | None = None) -> Classification:
         """Run the branch `exit_name` on the output of the segment it hangs on; "final" takes the last segment's output.
+
+        `quality` is the frame's class where it is known: the branch's expert for it answers if there is one.
 
         Raises
         ------
@@ -133,19 +144,17 @@ class SegmentRunner:
             An unknown branch, a tensor that does not fit, or logits that are not finite.
         """
         if exit_name == FINAL:
-            temperature = 1.0
             self._check(self._last, tensor)
-            logits = tensor
-        else:
-            spec = self._exit_specs.get(exit_name)
-            if spec is None:
-                raise InferenceError(f"no exit {exit_name!r} in bundle {self.bundle.name}")
-            temperature = spec.temperature
-            self._check(spec.after, tensor)
-            self._places[spec.after].update_inplace(tensor)
-            self._execute(exit_name)
-            logits = np.array(self._places[exit_name].numpy())
-        return classification(logits, temperature, exit_name)
+            return classification(tensor, self.bundle.final_temperature, exit_name)
+        spec = self._exit_specs.get(exit_name)
+        if spec is None:
+            raise InferenceError(f"no exit {exit_name!r} in bundle {self.bundle.name}")
+        self._check(spec.after, tensor)
+        self._places[spec.after].update_inplace(tensor)
+        expert = quality is not None and quality in spec.by_quality and spec.by_quality[quality].file is not None
+        self._execute(_expert(exit_name, quality) if expert else exit_name)
+        logits = np.array(self._places[exit_name].numpy())
+        return classification(logits, spec.temperature_for(quality), exit_name, spec.criterion)
 
     def close(self) -> None:
         """Free every session; running anything afterwards is an InferenceError."""
@@ -201,13 +210,23 @@ class SegmentRunner:
         return schedule
 
 
-def classification(logits: NDArray[Any], temperature: float = 1.0, exit_name: str = FINAL) -> Classification:
+def classification(
+    logits: NDArray[Any], temperature: float = 1.0, exit_name: str = FINAL, criterion: Criterion | None = None
+) -> Classification:
     """Turn logits [1, classes] into a class and its calibrated confidence. Raises InferenceError where not finite."""
     row: NDArray[np.float32] = logits.reshape(-1).astype(np.float32, copy=False)
     if not np.isfinite(row).all():
         raise InferenceError(f"{exit_name}: the logits are not finite")
     class_index = int(row.argmax())
-    return Classification(class_index, float(softmax(row, temperature)[class_index]), row)
+    likely = softmax(row, temperature)
+    confidence, nats = float(likely[class_index]), float(entropy(likely))
+    certainty = confidence if criterion is None else float(criterion.certainty(confidence, nats))
+    return Classification(class_index, confidence, row, nats, certainty)
+
+
+def _expert(exit_name: str, quality: str | None) -> str:
+    """Name the branch tuned for a quality class; no segment's name holds an @."""
+    return f"{exit_name}@{quality}"
 
 
 def _options(threads: int) -> onnxruntime.SessionOptions:

@@ -25,6 +25,7 @@ from broker.audit import Audit
 from cloud_worker.engine import Engine
 from popexd import bundle as bundles
 from popexd import logs
+from popexd.bundle import reading as bundle_reading
 from popexd.bus.base import Message
 from popexd.config import load_agent, load_worker
 from popexd.coordinator import events as ev
@@ -242,7 +243,7 @@ def description(data: bytes) -> None:
     with contextlib.suppress(BundleError):
         bundles.load(place)
     with contextlib.suppress(BundleError, ValueError):
-        bundles._Reader(seeds.BUNDLE.folder, json.loads(data)).bundle() if data[:1] == b"{" else None
+        bundle_reading.described(seeds.BUNDLE.folder, json.loads(data)) if data[:1] == b"{" else None
 
 
 def table(data: bytes) -> None:
@@ -254,7 +255,7 @@ def table(data: bytes) -> None:
     (place / "table.npz").write_bytes(data)
     loaded = replace(seeds.BUNDLE, folder=place, facts={"validation": {"file": "table.npz"}})
     with contextlib.suppress(BundleError):
-        found = bundles._read_validation(loaded)
+        found = bundle_reading.read_validation(loaded)
         assert found.samples > 0
 
 

@@ -1,6 +1,6 @@
-"""The model bundle on disk: a folder of `bundle.json`, an ONNX file per segment and branch, and a validation table.
+"""Reading a bundle never executes anything of it and never unpickles.
 
-Reading a bundle never executes anything of it and never unpickles; ONNX Runtime first sees a file in `popexd.runtime`.
+ONNX Runtime first sees a file in `popexd.runtime`.
 """
 
 from __future__ import annotations
@@ -9,122 +9,34 @@ import hashlib
 import json
 import math
 import re
-import shutil
-import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from popexd.arrays import read_arrays
+from popexd.bundle.values import (
+    FINAL,
+    INPUT,
+    Bundle,
+    ExitSpec,
+    ExitVariant,
+    InputSpec,
+    SegmentSpec,
+    ValidationTable,
+)
+from popexd.criteria import CRITERIA, Criterion
 from popexd.errors import BundleError
 from popexd.protocol.nesting import MAX_DEPTH, nested_deeper
+from popexd.quality import QualityEstimator
 
 SCHEMA = "popexd/bundle/1"
-DEFAULT_FOLDER = Path(__file__).parent / "bundles" / "default"
-INPUT = "input"
-FINAL = "final"
-CRITERIA = ("confidence", "entropy")
+DEFAULT_FOLDER = Path(__file__).parent.parent / "bundles" / "default"
 
 _MAX_JSON_BYTES = 16_000_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DTYPES = ("float32", "float16", "uint8", "int64")
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """What the first segment takes: uint8 RGB [1, height, width, channels]."""
-
-    height: int
-    width: int
-    channels: int
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentSpec:
-    """One stretch of the main branch between cut points: takes the tensors named in `after`, gives one of `shape`."""
-
-    name: str
-    file: Path
-    after: tuple[str, ...]
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExitSpec:
-    """A side branch: logits [1, classes] from the output of segment `after`, divided by `temperature` before softmax.
-
-    It answers where the confidence is at least `threshold`, or with criterion "entropy" where that (nat) is below it.
-    """
-
-    name: str
-    after: str
-    file: Path
-    temperature: float
-    threshold: float
-    criterion: str
-
-
-@dataclass(frozen=True)
-class ValidationTable:
-    """What every exit said about the held-out frames.
-
-    `exits` ends with "final"; `confidence`, `correct`, `predicted` are [exits, samples]; `label`, `quality` [samples].
-    """
-
-    exits: tuple[str, ...]
-    confidence: npt.NDArray[np.float32]
-    correct: npt.NDArray[np.bool_]
-    predicted: npt.NDArray[np.uint8]
-    label: npt.NDArray[np.uint8]
-    quality: npt.NDArray[np.str_]
-
-    @property
-    def samples(self) -> int:
-        """The number of held-out frames."""
-        return int(self.confidence.shape[1])
-
-    def taken_at(self, thresholds: Mapping[str, float]) -> npt.NDArray[np.intp]:
-        """Say for every sample which exit (index into `exits`) answers; one absent from `thresholds` does not run."""
-        answered = np.full(self.samples, len(self.exits) - 1, dtype=np.intp)
-        for index in reversed(range(len(self.exits) - 1)):
-            if self.exits[index] in thresholds:
-                answered[self.confidence[index] >= thresholds[self.exits[index]]] = index
-        return answered
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """A verified model bundle.
-
-    `codecs` maps a cut ("input" or a segment) and a codec to measured mean bytes, accuracy and agreement with the
-    uncoded answers; `facts` is bundle.json as read.
-    """
-
-    name: str
-    folder: Path
-    fingerprint: str
-    classes: tuple[str, ...]
-    input: InputSpec
-    segments: tuple[SegmentSpec, ...]
-    exits: tuple[ExitSpec, ...]
-    codecs: Mapping[str, Mapping[str, Mapping[str, float]]]
-    facts: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """The default threshold of every side branch."""
-        return {exit_.name: exit_.threshold for exit_ in self.exits}
-
-    @cached_property
-    def validation(self) -> ValidationTable:
-        """The validation table, read on first use. Raises BundleError."""
-        return _read_validation(self)
 
 
 def load(source: str | Path = "default") -> Bundle:
@@ -136,8 +48,8 @@ def load(source: str | Path = "default") -> Bundle:
     if not folder.is_dir():
         raise BundleError(f"{folder}: no such folder, expected a bundle folder or 'default'")
     facts = _read_json(folder / "bundle.json")
-    bundle = _Reader(folder, facts).bundle()
-    expected = fingerprint(facts, ((name, folder / name) for name in _listed_files(facts)))
+    bundle = described(folder, facts)
+    expected = fingerprint(facts, ((name, folder / name) for name in listed_files(facts)))
     if bundle.fingerprint != expected:
         raise BundleError(
             f"{folder / 'bundle.json'}: fingerprint: does not match the files' content, expected {expected[:16]}…: "
@@ -146,30 +58,9 @@ def load(source: str | Path = "default") -> Bundle:
     return bundle
 
 
-def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle whole or not at all: into a folder beside `folder`, verified there, then renamed into place.
-
-    `facts` is bundle.json without its fingerprint; `files` maps the relative names it lists to their bytes. A bundle
-    already at `folder` is replaced. Raises BundleError when the bundle would not verify or something else is there.
-    """
-    folder = Path(folder)
-    if folder.exists() and not (folder / "bundle.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder}: in the way and not a bundle, expected a new or empty folder or an older bundle")
-    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
-    replaced = partial.with_suffix(".replaced")
-    try:
-        _fill(partial, facts, files)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
-    except OSError as error:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
-        raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
-    return load(folder)
+def described(folder: Path, facts: Mapping[str, Any]) -> Bundle:
+    """Check what bundle.json says, fingerprint apart, and that its files are there. Raises BundleError."""
+    return _Reader(folder, facts).bundle()
 
 
 def fingerprint(facts: Mapping[str, Any], files: Iterable[tuple[str, Path]]) -> str:
@@ -187,20 +78,6 @@ def fingerprint(facts: Mapping[str, Any], files: Iterable[tuple[str, Path]]) -> 
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from error
         total.update(f"{name}\0{digest}\n".encode())
     return total.hexdigest()
-
-
-def _fill(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        path = _inside(folder, name, "files")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    complete = dict(facts)
-    complete["fingerprint"] = "0" * 64
-    _Reader(folder, complete).bundle()
-    complete["fingerprint"] = fingerprint(complete, ((name, folder / name) for name in _listed_files(complete)))
-    (folder / "bundle.json").write_text(json.dumps(complete, indent=1) + "\n", encoding="utf-8")
-    _ = load(folder).validation
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -223,12 +100,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _listed_files(facts: Mapping[str, Any]) -> list[str]:
+def listed_files(facts: Mapping[str, Any]) -> list[str]:
     """Name every file that a checked bundle.json lists."""
-    return [*(entry["file"] for entry in (*facts["segments"], *facts["exits"])), facts["validation"]["file"]]
+    entries = [*facts["segments"], *facts["exits"]]
+    experts = [expert for entry in facts["exits"] for expert in entry.get("by_quality", {}).values()]
+    return [*(entry["file"] for entry in (*entries, *experts) if "file" in entry), facts["validation"]["file"]]
 
 
-def _inside(folder: Path, name: str, where: str) -> Path:
+def inside(folder: Path, name: str, where: str) -> Path:
     """Resolve a listed file name; anything that leaves the folder, by name or by link, is refused."""
     path = folder / name
     usable = 0 < len(name) <= 255 and name.isprintable() and "\\" not in name and not Path(name).is_absolute()
@@ -260,9 +139,11 @@ class _Reader:
             classes=tuple(classes),
             input=self.input(),
             segments=segments,
-            exits=self.exits({segment.name for segment in segments}),
+            exits=self.exits({segment.name for segment in segments}, len(classes)),
             codecs=self.codecs({INPUT, *(segment.name for segment in segments)}),
             facts=self.facts,
+            final_temperature=self.temperature(self.optional(self.facts, "final"), "final.", 1.0),
+            quality=self.quality(),
         )
         self.file(self.value(self.facts, "validation", dict), "validation.file")
         return bundle
@@ -302,7 +183,15 @@ class _Reader:
             raise self.wrong("segments", f"expected the last one to give logits [1, {classes}]", list(last.shape))
         return tuple(found.values())
 
-    def exits(self, segments: set[str]) -> tuple[ExitSpec, ...]:
+    def quality(self) -> QualityEstimator | None:
+        if "quality" not in self.facts:
+            return None
+        try:
+            return QualityEstimator.from_json(self.value(self.facts, "quality", dict))
+        except ValueError as error:
+            raise BundleError(f"{self.folder / 'bundle.json'}: quality: {error}") from error
+
+    def exits(self, segments: set[str], classes: int) -> tuple[ExitSpec, ...]:
         found: dict[str, ExitSpec] = {}
         for index, entry in enumerate(self.list_of(self.facts, "exits", dict)):
             where = f"exits[{index}]."
@@ -315,12 +204,41 @@ class _Reader:
             criterion = self.value(entry, "criterion", str, where)
             if criterion not in CRITERIA:
                 raise self.wrong(f"{where}criterion", f"expected one of {', '.join(CRITERIA)}", criterion)
-            temperature, threshold = self.number(entry, "temperature", where), self.number(entry, "threshold", where)
-            if temperature <= 0:
-                raise self.wrong(f"{where}temperature", "expected more than 0", temperature)
-            file = self.file(entry, f"{where}file")
-            found[name] = ExitSpec(name, after, file, temperature, threshold, criterion)
+            found[name] = ExitSpec(
+                name,
+                after,
+                self.file(entry, f"{where}file"),
+                self.temperature(entry, where),
+                self.number(entry, "threshold", where),
+                Criterion(criterion, classes),
+                self.variants(self.optional(entry, "by_quality", where), f"{where}by_quality."),
+            )
         return tuple(found.values())
+
+    def variants(self, entry: Mapping[str, Any], where: str) -> dict[str, ExitVariant]:
+        if len(entry) > 64:
+            raise self.wrong(where[:-1], "expected at most 64 quality classes", len(entry))
+        found: dict[str, ExitVariant] = {}
+        for quality in entry:
+            own, inside_ = self.value(entry, quality, dict, where), f"{where}{quality}."
+            found[quality] = ExitVariant(
+                self.number(own, "threshold", inside_) if "threshold" in own else None,
+                self.temperature(own, inside_) if "temperature" in own else None,
+                self.file(own, f"{inside_}file") if "file" in own else None,
+            )
+        return found
+
+    def temperature(self, entry: Mapping[str, Any], where: str, default: float | None = None) -> float:
+        if default is not None and "temperature" not in entry:
+            return default
+        temperature = self.number(entry, "temperature", where)
+        if temperature <= 0:
+            raise self.wrong(f"{where}temperature", "expected more than 0", temperature)
+        return temperature
+
+    def optional(self, entry: Mapping[str, Any], key: str, where: str = "") -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.value(entry, key, dict, where) if key in entry else {}
+        return found
 
     def codecs(self, cuts: set[str]) -> dict[str, dict[str, dict[str, float]]]:
         found: dict[str, dict[str, dict[str, float]]] = {}
@@ -340,7 +258,7 @@ class _Reader:
         return found
 
     def file(self, entry: Mapping[str, Any], where: str) -> Path:
-        path = _inside(self.folder, self.value(entry, "file", str, where.removesuffix("file")), where)
+        path = inside(self.folder, self.value(entry, "file", str, where.removesuffix("file")), where)
         if not path.is_file() or path.stat().st_size == 0:
             raise BundleError(f"{path}: missing or empty, expected the file that {where} of bundle.json lists")
         return path
@@ -374,25 +292,28 @@ class _Reader:
         return BundleError(f"{self.folder / 'bundle.json'}: {key}: {expected}, found {shown[:80]}")
 
 
-def _read_validation(bundle: Bundle) -> ValidationTable:
-    path = _inside(bundle.folder, bundle.facts["validation"]["file"], "validation.file")
+def read_validation(bundle: Bundle) -> ValidationTable:
+    """Read the per-sample table of a bundle. Raises BundleError."""
+    path = inside(bundle.folder, bundle.facts["validation"]["file"], "validation.file")
     keys = ("exits", "confidence", "correct", "predicted", "label", "quality")
     try:
-        arrays: dict[str, Any] = dict(read_arrays(path, keys))
+        arrays: dict[str, Any] = dict(read_arrays(path, keys, optional=("entropy", "seen")))
     except ValueError as error:
         raise BundleError(f"{path}: {error}, expected arrays {', '.join(keys)} without pickles") from error
-    exits = tuple(str(name) for name in arrays["exits"])
+    exits = tuple(str(name) for name in arrays.pop("exits"))
     expected_exits = (*(exit_.name for exit_ in bundle.exits), FINAL)
     if exits != expected_exits:
         raise BundleError(f"{path}: exits: expected {', '.join(expected_exits)}, found {', '.join(exits)}")
     samples = arrays["label"].size
     kinds = {"confidence": "f", "correct": "b", "predicted": "u", "label": "u", "quality": "U"}
-    for key, kind in kinds.items():
-        shape = (samples,) if key in ("label", "quality") else (len(exits), samples)
-        if arrays[key].shape != shape or arrays[key].dtype.kind != kind:
+    for key, kind in {**kinds, "entropy": "f", "seen": "U"}.items():
+        shape = (samples,) if key in ("label", "quality", "seen") else (len(exits), samples)
+        if key in arrays and (arrays[key].shape != shape or arrays[key].dtype.kind != kind):
             raise BundleError(
                 f"{path}: {key}: expected {shape} of kind {kind!r}, found {arrays[key].shape} {arrays[key].dtype}"
             )
-    if samples == 0 or not np.isfinite(arrays["confidence"]).all():
+    if samples == 0 or not all(np.isfinite(arrays[key]).all() for key in ("confidence", "entropy") if key in arrays):
         raise BundleError(f"{path}: confidence: expected finite numbers for at least one sample")
-    return ValidationTable(exits, **{key: arrays[key] for key in keys[1:]})
+    if "entropy" not in arrays and any(spec.criterion.name != "confidence" for spec in bundle.exits):
+        raise BundleError(f"{path}: entropy: missing, expected it because a branch goes by entropy")
+    return ValidationTable(exits, **arrays)

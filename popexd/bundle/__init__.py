@@ -1,0 +1,32 @@
+"""The model bundle on disk: a folder of `bundle.json`, an ONNX file per segment and branch, and a validation table."""
+
+from popexd.bundle.reading import DEFAULT_FOLDER, SCHEMA, fingerprint, load
+from popexd.bundle.values import (
+    FINAL,
+    INPUT,
+    Bundle,
+    ExitSpec,
+    ExitVariant,
+    InputSpec,
+    SegmentSpec,
+    ValidationTable,
+)
+from popexd.bundle.writing import write
+from popexd.criteria import CRITERIA
+
+__all__ = [
+    "CRITERIA",
+    "DEFAULT_FOLDER",
+    "FINAL",
+    "INPUT",
+    "SCHEMA",
+    "Bundle",
+    "ExitSpec",
+    "ExitVariant",
+    "InputSpec",
+    "SegmentSpec",
+    "ValidationTable",
+    "fingerprint",
+    "load",
+    "write",
+]

@@ -81,7 +81,7 @@ DOORS = {
     "apscheduler": ("agent.schedule",),
     "cryptography": ("broker.authority", "popexd.cli.doctor.certificates"),
     "cv2": ("popexd.cli.sources",),
-    "matplotlib": ("popexd.lab.plots",),
+    "matplotlib": ("popexd.lab.plots", "popexd.lab.reproduction.picture"),
     "networkx": ("popexd.solvers",),
     "onnx": ("popexd.training",),
     "onnxruntime": ("popexd.runtime",),

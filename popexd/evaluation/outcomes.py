@@ -72,6 +72,7 @@ def exit_logits(
     bundle: Bundle,
     images: Iterable[npt.NDArray[np.uint8]],
     *,
+    seen: Sequence[str] | None = None,
     threads: int = 0,
     progress: Progress | None = None,
 ) -> Logits:
@@ -80,6 +81,7 @@ def exit_logits(
     Args:
         bundle: the network.
         images: uint8 RGB, each [height, width, 3] of the bundle's input.
+        seen: the quality class of each image, so that the branches' experts answer where there are any.
         threads: of ONNX Runtime, 0 for all cores.
         progress: told the number of frames done.
 
@@ -97,13 +99,14 @@ def exit_logits(
     rows: list[list[Logits]] = []
     try:
         for done, image in enumerate(images, start=1):
+            quality = None if seen is None else str(seen[done - 1])
             tensors = {INPUT: np.ascontiguousarray(image)[None]}
             said: dict[str, Logits] = {}
             for stretch in stretches:
                 tensors = runner.run(tensors, stretch)
                 for exit_ in bundle.exits:
                     if exit_.after == stretch[-1]:
-                        said[exit_.name] = runner.classify(exit_.name, tensors[exit_.after]).logits
+                        said[exit_.name] = runner.classify(exit_.name, tensors[exit_.after], quality).logits
             said[FINAL] = runner.classify(FINAL, tensors[names[-1]]).logits
             rows.append([said[name] for name in exit_names(bundle)])
             if progress is not None:
@@ -158,7 +161,7 @@ def of_table(table: ValidationTable, classes: int = 0) -> Answers:
         predicted=table.predicted,
         label=table.label,
         quality=table.quality,
-        entropy=getattr(table, "entropy", None),
-        seen=getattr(table, "seen", None),
+        entropy=table.entropy,
+        seen=table.seen,
         classes=classes,
     )

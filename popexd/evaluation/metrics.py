@@ -1,0 +1,200 @@
+"""What early exits are worth: accuracies, shares, and how often a batch of frames falls short.
+
+The definitions are those of Pacheco, Couto and Simeone (ICC 2021, arXiv 2010.16335; JNCA 217:103679, 2023): *device
+accuracy* is that of the samples that leave at a side branch; an *inference outage* is a batch whose device accuracy is
+below the target; a *missed deadline* a batch whose mean inference time is above the deadline or whose accuracy is below
+the target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from popexd.errors import InputError
+from popexd.evaluation.outcomes import Answers
+from popexd.evaluation.policy import Policy
+from popexd.evaluation.reliability import BINS, expected_calibration_error
+
+ANSWER_RULES = ("most-confident", "final")
+"""What is answered where no branch was sure: by the most confident exit of all, or by the network's end."""
+
+_NORMAL_95 = 1.959963984540054
+
+Taken = npt.NDArray[np.intp]
+Right = npt.NDArray[np.bool_]
+_Short = Callable[[npt.NDArray[np.intp]], tuple[Right, Right]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a policy makes of samples; shares and accuracies in 0..1, None where there is no sample to count.
+
+    Attributes:
+        samples: how many.
+        accuracy_alone: by exit, if it answered every sample.
+        calibration_error: by exit, over all samples (15 equal bins).
+        mean_confidence: by exit, over all samples.
+        shares: by exit, of the samples it answers.
+        accuracy_where_taken: by exit, of these.
+        accuracy: of all answers, by the answer rule.
+        device_share: of the samples that leave at a side branch.
+        offloading: the rest.
+        device_accuracy: of the samples that leave at a side branch.
+    """
+
+    samples: int
+    accuracy_alone: Mapping[str, float]
+    calibration_error: Mapping[str, float]
+    mean_confidence: Mapping[str, float]
+    shares: Mapping[str, float]
+    accuracy_where_taken: Mapping[str, float | None]
+    accuracy: float
+    device_share: float
+    offloading: float
+    device_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Probability:
+    """Share of batches that fall short: mean over the reshuffles, with a normal 95 % interval of that mean.
+
+    Attributes:
+        mean, low, high: in 0..1.
+        batches: in all reshuffles together.
+        without_exits: those of them in which no sample left at a side branch. They are not outages.
+    """
+
+    mean: float
+    low: float
+    high: float
+    batches: int
+    without_exits: int
+
+
+def answered_right(answers: Answers, policy: Policy, rule: str = "final", target_confidence: float = 0.8) -> Right:
+    """Say of each sample whether its answer is right: [samples].
+
+    Args:
+        answers: what the exits say.
+        policy: which exit is taken.
+        rule: one of ANSWER_RULES, for samples that no branch answers. "most-confident": where the final exit's
+            confidence is below `target_confidence`, the class of the most confident exit that ran, itself included.
+        target_confidence: for "most-confident".
+    """
+    taken = policy.taken(answers)
+    if rule == "most-confident":
+        ran = [index for index, name in enumerate(answers.exits[:-1]) if name in policy.thresholds]
+        rows = [*ran, len(answers.exits) - 1]
+        # Of equal ones the last, which has seen most of the network.
+        surest = np.array(rows[::-1])[answers.confidence[rows[::-1]].argmax(axis=0)]
+        unsure = (taken == len(answers.exits) - 1) & (answers.confidence[-1] < target_confidence)
+        taken = np.where(unsure, surest, taken)
+    return answers.correct[taken, np.arange(answers.samples)]
+
+
+def figures(
+    answers: Answers, policy: Policy, *, rule: str = "final", target_confidence: float = 0.8, bins: int = BINS
+) -> Figures:
+    """Count what `policy` makes of the samples. Raises InputError where there are none."""
+    if not answers.samples:
+        raise InputError("samples: none, expected at least one")
+    taken, right = policy.taken(answers), answered_right(answers, policy, rule, target_confidence)
+    correct = answers.correct
+    own = {name: taken == index for index, name in enumerate(answers.exits)}
+    left = taken < len(answers.exits) - 1
+    return Figures(
+        samples=answers.samples,
+        accuracy_alone={name: _mean(correct[index]) for index, name in enumerate(answers.exits)},
+        calibration_error={
+            name: expected_calibration_error(answers.confidence[index], correct[index], bins)
+            for index, name in enumerate(answers.exits)
+        },
+        mean_confidence={name: _mean(answers.confidence[index]) for index, name in enumerate(answers.exits)},
+        shares={name: _mean(mask) for name, mask in own.items()},
+        accuracy_where_taken={name: _mean(right[mask]) if mask.any() else None for name, mask in own.items()},
+        accuracy=_mean(right),
+        device_share=_mean(left),
+        offloading=1.0 - _mean(left),
+        device_accuracy=_mean(right[left]) if left.any() else None,
+    )
+
+
+def by_quality(answers: Answers) -> dict[str, Answers]:
+    """Sort the samples by what was done to them; one entry where all are alike."""
+    return {str(name): answers.only(answers.quality == name) for name in np.unique(answers.quality)}
+
+
+def outage(
+    left: Right, right: Right, target: float, *, batch: int = 256, reshuffles: int = 100, seed: int = 0
+) -> Probability:
+    """Return the probability of an inference outage: that a batch's device accuracy is below `target`.
+
+    Only samples that left at a side branch count. A batch in which none did is not an outage: nothing wrong was
+    answered on the device. The samples are shuffled and cut into whole batches, the rest is dropped; fewer samples than
+    `batch` are one batch.
+
+    Args:
+        left: [samples], whether the sample left at a side branch.
+        right: [samples], whether its answer is right.
+        target: p_tar, in 0..1.
+        batch: samples in a batch.
+        reshuffles: how often.
+        seed: of the shuffles.
+    """
+
+    def short(order: npt.NDArray[np.intp]) -> tuple[Right, Right]:
+        exits = left[order].sum(axis=1)
+        # Nothing over nothing is nan, and nan is not below the target.
+        with np.errstate(invalid="ignore"):
+            return (left & right)[order].sum(axis=1) / exits < target, exits == 0
+
+    return _over_batches(left.size, batch, reshuffles, seed, short)
+
+
+def missed_deadline(
+    left: Right,
+    right: Right,
+    seconds: npt.NDArray[np.floating],
+    deadline_seconds: float,
+    target: float,
+    *,
+    batch: int = 256,
+    reshuffles: int = 100,
+    seed: int = 0,
+) -> Probability:
+    """Return the probability that a batch takes longer than the deadline in the mean, or is right less than `target`.
+
+    `seconds` is [samples]: the inference time of each. Here every sample's answer counts, wherever it left. See
+    `outage` for the rest.
+    """
+
+    def short(order: npt.NDArray[np.intp]) -> tuple[Right, Right]:
+        late = np.asarray(seconds[order].mean(axis=1) > deadline_seconds)
+        wrong = np.asarray(right[order].mean(axis=1) < target)
+        return late | wrong, np.asarray(~left[order].any(axis=1))
+
+    return _over_batches(left.size, batch, reshuffles, seed, short)
+
+
+def _over_batches(samples: int, batch: int, reshuffles: int, seed: int, short: _Short) -> Probability:
+    if not samples:
+        raise InputError("samples: none, expected at least one")
+    size = min(batch, samples)
+    random = np.random.default_rng(seed)
+    shares, empty = [], 0
+    for _ in range(reshuffles):
+        order = random.permutation(samples)[: samples // size * size].reshape(-1, size)
+        fell, none = short(order)
+        shares.append(float(fell.mean()))
+        empty += int(none.sum())
+    mean = float(np.mean(shares))
+    spread = _NORMAL_95 * float(np.std(shares, ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
+    return Probability(mean, max(0.0, mean - spread), min(1.0, mean + spread), reshuffles * (samples // size), empty)
+
+
+def _mean(values: npt.NDArray[np.generic]) -> float:
+    return float(np.asarray(values, dtype=np.float64).mean())

@@ -7,7 +7,7 @@ from typing import Any
 
 from popexd.network import NetworkState
 from popexd.plan import Plan, Tier
-from popexd.profile import INPUT, LayerGraph
+from popexd.profile import INPUT, Exit, LayerGraph
 
 OUTPUT = "output"
 """The cut after which nothing is left to do elsewhere: the device runs everything."""
@@ -97,7 +97,7 @@ def plan_to_json(plan: Plan, graph: LayerGraph, network: NetworkState | None = N
         "cuts": {"device": [c.point for c in leaving if c.source is Tier.DEVICE], "edge": points.get("edge", [])},
         "tiers": {name: plan.tiers[name].label for name in graph.names},
         "exits": {
-            branch.name: {"runs": plan.runs(branch.name), "threshold": _threshold(plan, branch.name)}
+            branch.name: {"runs": plan.runs(branch.name), "threshold": _threshold(plan, branch)} | _criterion(branch)
             for branch in graph.exits
         },
         "codec": plan.codec(Tier.DEVICE) if Tier.DEVICE in senders else None,
@@ -105,5 +105,11 @@ def plan_to_json(plan: Plan, graph: LayerGraph, network: NetworkState | None = N
     }
 
 
-def _threshold(plan: Plan, branch: str) -> float | None:
-    return plan.exits[branch].threshold if plan.runs(branch) else None
+def _threshold(plan: Plan, branch: Exit) -> float | None:
+    bound = plan.exits[branch.name].threshold if plan.runs(branch.name) else None
+    return None if bound is None else branch.criterion.threshold(bound)
+
+
+def _criterion(branch: Exit) -> dict[str, str]:
+    """Say what a threshold is of, where it is not a confidence."""
+    return {} if branch.criterion.name == "confidence" else {"criterion": branch.criterion.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from popexd.criteria import Criterion
 from popexd.errors import ProfileError
 from popexd.plan import ExitChoice, Plan, Tier
 from popexd.power import Power
+from popexd.topology import topological
 from popexd.validation import DEFAULT_THRESHOLD, FINAL, Independent, Outcomes, Validation
 
 INPUT = "input"
@@ -33,12 +34,16 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """A side branch after layer `after`; `probability` is P[answers | evaluated], used where there is no table."""
+    """A side branch after layer `after`; `probability` is P[answers | evaluated], used where there is no table.
+
+    Thresholds everywhere are bounds of its certainty; `criterion` turns them into what people read and write.
+    """
 
     name: str
     after: str
     seconds: Mapping[Tier, float]
     probability: float = 0.0
+    criterion: Criterion = field(default_factory=Criterion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class LayerGraph:
         input_seconds: by tier, before the first layer (decoding, resizing the frame); paid iff the device runs a layer.
         result_bytes: size of the answer on its way back.
         validation: the per-sample table; with it exit shares are counted jointly, and `probability` is not used.
-        thresholds: confidence from which each branch answers.
+        thresholds: certainty from which each branch answers.
+        quality_thresholds: the same for frames of an image-quality class, by class, where they differ.
         power: what the device draws.
 
     Raises:
@@ -91,12 +97,13 @@ class LayerGraph:
     validation: Validation | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     power: Power = field(default_factory=Power)
+    quality_thresholds: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_numbers(self)
         _check_names(self)
         _check_exits(self)
-        ordered = _topological(self.layers)
+        ordered = topological(self.layers)
         place = {layer.name: index for index, layer in enumerate(ordered)}
         object.__setattr__(self, "layers", ordered)
         object.__setattr__(self, "exits", tuple(sorted(self.exits, key=lambda branch: place[branch.after])))
@@ -192,6 +199,12 @@ class LayerGraph:
         if codec == "f32":
             return CodecCost(self.output_bytes(point))
         raise ValueError(f"{point!r} has no codec {codec!r}, expected one of: {', '.join(self.codec_names(point))}")
+
+    def of_quality(self, name: str) -> LayerGraph:
+        """The graph as frames of one image-quality class find it: their samples, their thresholds."""
+        table = self.validation.of_quality(name) if self.validation is not None else None
+        thresholds = {**self.thresholds, **self.quality_thresholds.get(name, {})}
+        return replace(self, validation=table, thresholds=thresholds, quality_thresholds={})
 
     def codec_quality(self, point: str, codec: str) -> float:
         """Accuracy with `codec` at `point` as a share of that without any; at most 1, as a gain would be chance."""
@@ -362,36 +375,3 @@ def _check_exits(graph: LayerGraph) -> None:
         missing = {branch.name for branch in graph.exits} - set(graph.validation.exits)
         if missing:
             raise ProfileError(f"joint: nothing about {_listed(missing)}, expected every exit and {FINAL!r}")
-
-
-def _topological(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """Order by Kahn, always the earliest-given layer that is ready."""
-    place = {layer.name: index for index, layer in enumerate(layers)}
-    waiting = [sum(parent != INPUT for parent in layer.after) for layer in layers]
-    readers: list[list[int]] = [[] for _ in layers]
-    for index, layer in enumerate(layers):
-        for parent in layer.after:
-            if parent != INPUT:
-                readers[place[parent]].append(index)
-    ready = [index for index, count in enumerate(waiting) if count == 0]
-    ordered: list[Layer] = []
-    while ready:
-        index = heapq.heappop(ready)
-        ordered.append(layers[index])
-        for reader in readers[index]:
-            waiting[reader] -= 1
-            if waiting[reader] == 0:
-                heapq.heappush(ready, reader)
-    if len(ordered) < len(layers):
-        index = _on_cycle(layers, {index for index, count in enumerate(waiting) if count > 0}, place)
-        raise ProfileError(f"layers[{index}].after: a cycle through {layers[index].name!r}, expected none")
-    return tuple(ordered)
-
-
-def _on_cycle(layers: Sequence[Layer], stuck: set[int], place: Mapping[str, int]) -> int:
-    """A layer on a cycle: from any stuck layer, each has a stuck parent to step to, until one comes again."""
-    index, seen = min(stuck), set[int]()
-    while index not in seen:
-        seen.add(index)
-        index = next(place[parent] for parent in layers[index].after if parent != INPUT and place[parent] in stuck)
-    return index

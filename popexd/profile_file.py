@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from popexd.criteria import CRITERIA, Criterion
 from popexd.errors import InputError, ProfileError
 from popexd.plan import Tier
 from popexd.power import Power
@@ -142,26 +143,45 @@ class _Fields:
         schema = self.data.get("schema")
         if schema != SCHEMA:
             self.fail("schema", schema, repr(SCHEMA))
-        exits = self.each("exits", [])
-        thresholds = {fields.text("name"): fields.optional_number("threshold") for fields in exits}
+        given = self.each("exits", [])
+        exits = tuple(fields.exit() for fields in given)
+        bounds = {branch.name: fields.bounds(branch.criterion) for branch, fields in zip(exits, given, strict=True)}
+        qualities = {quality for by_quality in bounds.values() for quality in by_quality if quality}
         return LayerGraph(
             model=self.text("model", "unnamed"),
             input_bytes=self.number("input_bytes"),
             layers=tuple(fields.layer() for fields in self.each("layers")),
-            exits=tuple(fields.exit() for fields in exits),
+            exits=exits,
             codecs=self.inner("codecs").table(lambda points, point: points.inner(point).table(_codec_cost)),
             input_seconds=self.times("input_seconds"),
             result_bytes=self.number("result_bytes", 0.0),
             validation=self.inner("joint").validation() if "joint" in self.data else None,
-            thresholds={name: value for name, value in thresholds.items() if value is not None},
+            thresholds=_only(bounds, ""),
             power=self.inner("power").power(),
+            quality_thresholds={quality: _only(bounds, quality) for quality in sorted(qualities)},
         )
 
     def layer(self) -> Layer:
         return Layer(self.text("name"), self.texts("after"), self.times("seconds"), self.number("output_bytes"))
 
     def exit(self) -> Exit:
-        return Exit(self.text("name"), self.text("after"), self.times("seconds"), self.number("probability", 0.0))
+        probability = self.number("probability", 0.0)
+        return Exit(self.text("name"), self.text("after"), self.times("seconds"), probability, self.criterion())
+
+    def criterion(self) -> Criterion:
+        name, classes = self.text("criterion", "confidence"), self.number("classes", 2.0)
+        if name not in CRITERIA:
+            self.fail("criterion", name, f"one of {', '.join(CRITERIA)}")
+        if not (2 <= classes <= 1_000_000 and classes == int(classes)):
+            self.fail("classes", classes, "a whole number of 2 or more")
+        return Criterion(name, int(classes))
+
+    def bounds(self, criterion: Criterion) -> dict[str, float]:
+        """Read the thresholds, as bounds of the certainty: by quality class, "" for what is said of any frame."""
+        by_quality = self.inner("threshold_by_quality")
+        found = {quality: criterion.bound(by_quality.number(quality)) for quality in by_quality.data}
+        usual = self.optional_number("threshold")
+        return found if usual is None else {**found, "": criterion.bound(usual)}
 
     def power(self) -> Power:
         usual = Power()
@@ -181,7 +201,12 @@ class _Fields:
                         f"{self.name(path)}: {len(values)} samples, expected {len(rows[0])} as in the first row"
                     )
         weights = self.numbers("weights") if self.data.get("weights") is not None else None
-        return Validation(exits, rows, right, weights)
+        quality = self.texts("quality") if self.data.get("quality") is not None else None
+        return Validation(exits, rows, right, weights, quality)
+
+
+def _only(bounds: Mapping[str, Mapping[str, float]], quality: str) -> dict[str, float]:
+    return {name: by_quality[quality] for name, by_quality in bounds.items() if quality in by_quality}
 
 
 def _codec_cost(table: _Fields, codec: str) -> CodecCost:
@@ -251,9 +276,16 @@ def _exit_to_json(graph: LayerGraph, branch: Exit) -> dict[str, Any]:
         "seconds": _labelled(branch.seconds),
         "probability": branch.probability,
     }
+    if branch.criterion.name != "confidence":
+        data |= {"criterion": branch.criterion.name, "classes": branch.criterion.classes}
     if branch.name in graph.thresholds:
-        data["threshold"] = graph.thresholds[branch.name]
-    return data
+        data["threshold"] = branch.criterion.threshold(graph.thresholds[branch.name])
+    by_quality = {
+        quality: branch.criterion.threshold(own[branch.name])
+        for quality, own in graph.quality_thresholds.items()
+        if branch.name in own
+    }
+    return {**data, "threshold_by_quality": by_quality} if by_quality else data
 
 
 def _cost_to_json(cost: CodecCost) -> dict[str, float]:
@@ -274,4 +306,6 @@ def _validation_to_json(table: Validation) -> dict[str, Any]:
     }
     if table.weights is not None:
         data["weights"] = table.weights.tolist()
+    if table.quality is not None:
+        data["quality"] = table.quality.tolist()
     return data

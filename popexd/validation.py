@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,16 +42,23 @@ class Validation:
 
     Args:
         exits: names of the exits in the network's order, `final` last.
-        confidence: [exits, samples], in 0..1, kept in the precision given.
+        confidence: [exits, samples], in 0..1, kept in the precision given; for a branch that goes by entropy its
+            certainty (see `popexd.criteria`).
         correct: [exits, samples], booleans.
         weights: [samples], zero or more, any scale; None counts every sample alike.
+        quality: [samples], the image-quality class of each; None where it is not known.
 
     Raises:
         ProfileError: shapes disagree or a value is out of range.
     """
 
     def __init__(
-        self, exits: Sequence[str], confidence: ArrayLike, correct: ArrayLike, weights: ArrayLike | None = None
+        self,
+        exits: Sequence[str],
+        confidence: ArrayLike,
+        correct: ArrayLike,
+        weights: ArrayLike | None = None,
+        quality: Sequence[str] | NDArray[np.str_] | None = None,
     ) -> None:
         self.exits = tuple(exits)
         scores = np.asarray(confidence)
@@ -63,6 +71,9 @@ class Validation:
             raise ProfileError(f"joint.weights: expected {samples} numbers, none negative, not all zero")
         self.weights: NDArray[np.float64] | None = None if weights is None else given
         self._mass: NDArray[np.float64] = given / given.sum()
+        self.quality: NDArray[np.str_] | None = None if quality is None else np.asarray(quality, dtype=np.str_)
+        if self.quality is not None and self.quality.shape != (samples,):
+            raise ProfileError(f"joint.quality: expected {samples} names")
         self._row = {name: index for index, name in enumerate(self.exits)}
         self._known: dict[tuple[tuple[str, float], ...], Outcomes] = {}
 
@@ -80,6 +91,23 @@ class Validation:
     def mass(self) -> NDArray[np.float64]:
         """Share of each sample: [samples], together 1."""
         return self._mass
+
+    @cached_property
+    def qualities(self) -> dict[str, NDArray[np.bool_]]:
+        """By image-quality class, which samples are of it: [samples]; empty where that is not known."""
+        if self.quality is None:
+            return {}
+        return {str(name): self.quality == name for name in np.unique(self.quality)}
+
+    def weighed(self, weights: ArrayLike) -> Validation:
+        """Return the same table with other weights."""
+        return Validation(self.exits, self.confidence, self.correct, weights, self.quality)
+
+    def of_quality(self, name: str) -> Validation:
+        """Return the samples of one image-quality class, each with the weight that it has here."""
+        own = self.qualities[name]
+        weights = None if self.weights is None else self.weights[own]
+        return Validation(self.exits, self.confidence[:, own], self.correct[:, own], weights)
 
     @property
     def final_accuracy(self) -> float:
@@ -135,7 +163,7 @@ class Validation:
                         raise ProfileError(f"joint: no sample could make up an {asked}")
                     mass[chosen] *= share * total / have if have > 0 else 0.0
             left &= ~certain
-        return Validation(self.exits, self.confidence, self.correct, mass)
+        return self.weighed(mass)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ FLOORS = {
     "popexd.cut": 0,
     "popexd.profile": 0,
     "popexd.profile_file": 0,
+    "popexd.topology": 0,
     "popexd.validation": 0,
     "popexd.criteria": 0,
     "popexd.network": 0,

@@ -151,6 +151,11 @@ class Bundle:
         """What every side branch goes by."""
         return {exit_.name: exit_.criterion for exit_ in self.exits}
 
+    @property
+    def quality_names(self) -> tuple[str, ...]:
+        """The image-quality classes that frames are told to be of; none where the model does not tell."""
+        return () if self.quality is None else self.quality.classes
+
     def bounds(self, quality: str | None = None) -> dict[str, float]:
         """Return from which certainty on every side branch answers frames of a quality class by default."""
         return {exit_.name: exit_.criterion.bound(exit_.threshold_for(quality)) for exit_ in self.exits}

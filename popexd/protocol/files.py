@@ -39,7 +39,10 @@ class ExitForm(Form):
     after: str
     seconds: SecondsByTier
     probability: Share = Field(default=0.0, description="of answering, given that it was evaluated")
-    threshold: float | None = Field(default=None, description="confidence from which it answers")
+    threshold: float | None = Field(default=None, description="from which, or for an entropy below which, it answers")
+    threshold_by_quality: dict[str, float] = Field(default_factory=dict, description="by image-quality class")
+    criterion: Literal["confidence", "entropy", "normalised-entropy"] = "confidence"
+    classes: int = Field(default=2, ge=2, description="of the model; what an entropy is measured against")
 
 
 class CodecForm(Form):
@@ -59,6 +62,7 @@ class JointForm(Form):
     confidence: dict[str, list[float]]
     correct: dict[str, list[bool]]
     weights: list[float] | None = None
+    quality: list[str] | None = Field(default=None, description="image-quality class of each sample")
 
 
 class PowerForm(Form):
@@ -109,6 +113,32 @@ class SegmentForm(Form):
     output: TensorForm
 
 
+class VariantForm(Form):
+    """What a side branch has of its own for one image-quality class."""
+
+    threshold: float | None = None
+    temperature: float | None = Field(default=None, gt=0)
+    file: str | None = Field(default=None, description="an expert branch")
+
+
+class FinalForm(Form):
+    """The network's own end."""
+
+    temperature: float = Field(default=1.0, gt=0)
+
+
+class QualityForm(Form):
+    """A linear classifier of a frame's features."""
+
+    classes: list[str]
+    features: list[str]
+    mean: list[float]
+    scale: list[float]
+    weights: list[list[float]]
+    bias: list[float]
+    agreement: Share
+
+
 class BranchForm(Form):
     """One side branch's ONNX file and when it answers."""
 
@@ -117,7 +147,8 @@ class BranchForm(Form):
     file: str
     temperature: float = Field(default=1.0, gt=0)
     threshold: float
-    criterion: Literal["confidence", "entropy"] = "confidence"
+    criterion: Literal["confidence", "entropy", "normalised-entropy"] = "confidence"
+    by_quality: dict[str, VariantForm] = Field(default_factory=dict)
 
 
 class MeasuredCodecForm(Form):
@@ -138,6 +169,8 @@ class BundleFile(Payload):
     input: InputForm
     segments: list[SegmentForm] = Field(min_length=1)
     exits: list[BranchForm] = Field(default_factory=list)
+    final: FinalForm = Field(default_factory=FinalForm)
+    quality: QualityForm | None = Field(default=None, description="how a frame's image-quality class is told")
     codecs: dict[str, dict[str, MeasuredCodecForm]] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(description="file, samples, accuracy and shares per exit")
     training: dict[str, Any] = Field(default_factory=dict)

@@ -176,14 +176,20 @@ def graph(
             for segment in bundle.segments
         ),
         exits=tuple(
-            Exit(exit_.name, exit_.after, {tier: profile.exits[exit_.name] for tier, profile in tiers.items()})
+            Exit(
+                exit_.name,
+                exit_.after,
+                {tier: profile.exits[exit_.name] for tier, profile in tiers.items()},
+                criterion=exit_.criterion,
+            )
             for exit_ in bundle.exits
         ),
         codecs=_codecs(bundle, tiers, camera_bytes, frame_seconds, envelope_bytes),
         input_seconds={Tier.DEVICE: device.frame_seconds if frame_seconds is None else frame_seconds},
         result_bytes=RESULT_BYTES,
-        validation=Validation(table.exits, table.confidence, table.correct),
-        thresholds=bundle.thresholds,
+        validation=Validation(table.exits, table.certainty(bundle.criteria), table.correct, quality=table.seen),
+        thresholds=bundle.bounds(),
+        quality_thresholds={} if table.seen is None else {name: bundle.bounds(name) for name in bundle.quality_names},
     )
 
 

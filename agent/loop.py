@@ -131,6 +131,7 @@ class Loop:
             ev.Ship: self._ship,
             ev.SendProbe: self._probe,
             ev.Answer: self._answer,
+            ev.Settled: lambda _settled, _now: None,
             ev.Notice: self._notice,
             ev.Decided: self._decided,
             ev.Report: self._report,

@@ -19,20 +19,27 @@ from popexd.protocol.tensors import Stage
 
 @dataclass(frozen=True, slots=True)
 class FrameReceived:
-    """A camera published a frame; `payload` is untouched."""
+    """A camera published a frame; `payload` is untouched.
+
+    `ticket` is the shell's: it comes back once, with the answer or in `Settled`. A frame that comes `again` may have
+    been taken before we died: no newer one of its camera pushes it out.
+    """
 
     camera: str
     payload: bytes
     frame_id: str | None = None
     correlation: bytes | None = None
+    ticket: object = None
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FramesSkipped:
-    """Frames of a camera were pushed out by newer ones before anyone looked at them."""
+    """Frames of a camera were pushed out by newer ones before anyone looked at them, or need not be looked at."""
 
     camera: str
     count: int
+    reason: str = "newer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +297,14 @@ class Answer:
     captured_at: float
     timing: Timing
     bytes_sent: int
+    ticket: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The frame that came with this ticket was dropped or rejected."""
+
+    ticket: object
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,4 +371,4 @@ class Drained:
     """Every taken frame is answered; the shell may stop."""
 
 
-Effect = Run | Ship | Forget | SendProbe | Answer | Notice | Decided | Report | Respond | Drained
+Effect = Run | Ship | Forget | SendProbe | Answer | Settled | Notice | Decided | Report | Respond | Drained

@@ -16,6 +16,7 @@ from popexd.coordinator.events import (
     Run,
     RunDone,
     RunFailed,
+    Settled,
 )
 from popexd.coordinator.frames import Frame, Inbox, Phase, Waiting
 from popexd.coordinator.itinerary import Step
@@ -51,18 +52,18 @@ class Flow:
         """Put a frame into its camera's slot, newest wins."""
         self.statistics.received += 1
         if self.draining:
-            self._dropped("shutdown", event.camera, event.frame_id)
+            self._dropped("shutdown", event)
             return
         dropped = self.inbox.put(event, now)
         if dropped is not None:
-            reason, frame = dropped
-            self._dropped(reason, frame.camera, frame.frame_id)
+            self._dropped(*dropped)
 
     def skipped(self, event: FramesSkipped, _now: float) -> None:
         """Count frames that were pushed out before they got here."""
         self.statistics.received += event.count
-        self.statistics.dropped["newer"] += event.count
-        self._out.append(Notice("frame.dropped", {"camera": event.camera, "count": event.count, "reason": "newer"}))
+        self.statistics.dropped[event.reason] += event.count
+        fields = {"camera": event.camera, "count": event.count, "reason": event.reason}
+        self._out.append(Notice("frame.dropped", fields))
 
     def input_rejected(self, event: InputRejected, _now: float) -> None:
         """Count something that can never be a frame."""
@@ -74,11 +75,17 @@ class Flow:
         """Take no more frames; those that wait are dropped, those taken are answered."""
         self.draining = True
         for waiting in self.inbox.clear():
-            self._dropped("shutdown", waiting.received.camera, waiting.received.frame_id)
+            self._dropped("shutdown", waiting.received)
 
-    def _dropped(self, reason: str, camera: str, frame_id: str | None) -> None:
+    def _dropped(self, reason: str, received: FrameReceived) -> None:
         self.statistics.dropped[reason] += 1
-        self._out.append(Notice("frame.dropped", {"camera": camera, "frame_id": frame_id, "reason": reason}))
+        fields = {"camera": received.camera, "frame_id": received.frame_id, "reason": reason}
+        self._out.append(Notice("frame.dropped", fields))
+        self._settled(received.ticket)
+
+    def _settled(self, ticket: object) -> None:
+        if ticket is not None:
+            self._out.append(Settled(ticket))
 
     @property
     def wakeup_at(self) -> float:
@@ -134,6 +141,7 @@ class Flow:
             itinerary=self.planner.itinerary if busy is None else self.planner.local(),
             deadline_at=waiting.at + self.planner.settings.deadline_seconds,
             fallback=busy,
+            ticket=waiting.received.ticket,
         )
         self.frames[frame.key] = frame
         self.statistics.taken += 1
@@ -205,6 +213,7 @@ class Flow:
         self.statistics.rejected[reason] += 1
         fields = {"camera": frame.camera, "frame_id": frame.frame_id, "reason": reason, "detail": detail[:200]}
         self._out.append(Notice("input.rejected", fields))
+        self._settled(frame.ticket)
         self._out.append(Forget(frame.key))
 
     def _finish_here(self, frame: Frame, reason: str, now: float) -> None:
@@ -234,6 +243,7 @@ class Flow:
             captured_at=frame.received_at,
             timing=timing(frame, tier, far, now),
             bytes_sent=frame.bytes_sent,
+            ticket=frame.ticket,
         )
         undisturbed = answer.fallback is None and frame.attempt <= 1
         self.statistics.answer(answer, frame.decision.expected_seconds(left_at) if undisturbed else None, now)

@@ -57,6 +57,7 @@ class Frame:
     patient_until: float = float("inf")
     rescue_seconds: float = 0.0
     fallback: str | None = None
+    ticket: object = None
 
     @property
     def expected_seconds(self) -> float:
@@ -78,10 +79,10 @@ class Waiting:
 
 
 class Inbox:
-    """One slot per camera, newest wins; the camera whose frame waits longest goes first."""
+    """One slot per camera, newest wins, and one for each frame that comes again; what waits longest goes first."""
 
     def __init__(self) -> None:
-        self._slots: OrderedDict[str, Waiting] = OrderedDict()
+        self._slots: OrderedDict[tuple[str, object], Waiting] = OrderedDict()
         self._seen: OrderedDict[tuple[str, str, int], float] = OrderedDict()
 
     def __len__(self) -> int:
@@ -91,12 +92,12 @@ class Inbox:
         """Put a frame into its slot; return the frame that was dropped for it and why, None if none was."""
         if self._again(received, now):
             return "duplicate", received
-        pushed_out = self._slots.get(received.camera)
+        slot = (received.camera, received.ticket if received.again else None)
+        pushed_out = self._slots.get(slot)
+        # The slot keeps its place in the order: a fast camera must not starve itself by pushing itself back.
+        self._slots[slot] = Waiting(received, now)
         if pushed_out is not None:
-            # The slot keeps its place in the order: a fast camera must not starve itself by pushing itself back.
-            self._slots[received.camera] = Waiting(received, now)
             return "newer", pushed_out.received
-        self._slots[received.camera] = Waiting(received, now)
         if len(self._slots) > _MOST_CAMERAS:
             return "cameras", self._slots.popitem(last=False)[1].received
         return None

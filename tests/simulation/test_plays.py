@@ -124,10 +124,10 @@ def miscounts(original: Any, statistics: Statistics, answer: ev.Answer, predicte
         statistics.tiers["device"] += 1
 
 
-def forgets_the_dropped(original: Any, flow: Flow, reason: str, camera: str, frame_id: str | None) -> None:
+def forgets_the_dropped(original: Any, flow: Flow, reason: str, received: ev.FrameReceived) -> None:
     """Frames that are pushed out are not counted."""
     if reason != "newer":
-        original(flow, reason, camera, frame_id)
+        original(flow, reason, received)
 
 
 def keeps_tensors(original: Any, flow: Flow, *arguments: Any) -> None:

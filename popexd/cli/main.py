@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "simulate": Entry(
             "agent, workers and links on a virtual clock, faults drawn from seeds", "popexd.cli.simulate:simulate"
         ),
+        "reproduce": Entry("the seed paper's figures 3 to 7 as data and pictures", "popexd.cli.reproduce:reproduce"),
     },
     "Train": {
         "train": Entry("train an early-exit model (extra: train)", "popexd.cli.train:train"),

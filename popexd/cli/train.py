@@ -14,48 +14,81 @@ from popexd.errors import InputError
 
 if TYPE_CHECKING:
     from popexd.training.data import DataSet
-    from popexd.training.loop import EpochReport, Recipe
+    from popexd.training.loop import EpochReport
+    from popexd.training.recipe import Recipe
 
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoints best.pt and last.pt.")],
     data: Annotated[
-        str, typer.Option(help="'generated', or a folder with one folder of images per class.")
+        str,
+        typer.Option(help="'generated', torchvision:NAME, or a folder of class folders, or of train and val or test."),
     ] = "generated",
+    root: Annotated[Path | None, typer.Option(help="Where a torchvision data set lies; default: OUT/root.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Let torchvision fetch its data set.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder for the prepared frames; default: OUT/data.")] = None,
-    backbone: Annotated[str, typer.Option(help="b-alexnet, or b-alexnet-tiny to try things out.")] = "b-alexnet",
+    backbone: Annotated[str, typer.Option(help="See `--backbone list`.")] = "b-alexnet",
+    branch: Annotated[
+        list[str] | None, typer.Option(help="NAME=SEGMENT, one side branch; repeat it. See `--branch list`.")
+    ] = None,
+    branches: Annotated[int | None, typer.Option(min=1, help="So many, at even shares of the compute.")] = None,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="Start with torchvision's weights.")] = False,
+    start: Annotated[Path | None, typer.Option("--from", help="A checkpoint to start with; its weights fit.")] = None,
+    freeze: Annotated[
+        bool, typer.Option("--freeze", help="Train the branches only, on the backbone as it is.")
+    ] = False,
     epochs: Annotated[int, typer.Option(min=1, max=10_000)] = 40,
-    samples: Annotated[int, typer.Option(min=1, help="Frames in all: 8 of 10 train, 1 tunes, 1 validates.")] = 24_000,
+    main_epochs: Annotated[int, typer.Option(min=0, help="Of these, for the main branch alone, at first.")] = 0,
+    patience: Annotated[int, typer.Option(min=0, help="End after so many without a better one; 0: never.")] = 0,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Frames in all; default: 24,000 generated ones, all of a folder.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the frames and of the run.")] = 2021,
     batch: Annotated[int, typer.Option(min=2, max=4096)] = 64,
+    optimiser: Annotated[str, typer.Option(help="adamw, adam, sgd.")] = "adamw",
     learning_rate: Annotated[float, typer.Option(min=1e-7, max=10.0)] = 2e-3,
+    weight_decay: Annotated[float, typer.Option(min=0.0, max=10.0)] = 2e-2,
     weighting: Annotated[str, typer.Option(help="Of the exits' losses: decreasing, equal, increasing.")] = "decreasing",
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 where the CPU has it.")] = "float32",
+    weights: Annotated[str | None, typer.Option(help="Or their weights, one per exit: 1.0,0.3.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="turns, photo, none; default: turns where frames are generated, else photo.")
+    ] = None,
+    distort: Annotated[str, typer.Option(help="Distortions, one of which each frame gets: clear,blurred.")] = "",
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 where the machine has it.")] = "float32",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, max=256, help="0: as many as there are cores.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch in OUT.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per epoch.")] = False,
 ) -> None:
     """Train an early-exit network with the joint loss of all its exits."""
-    from popexd.training.backbones import BACKBONES
-    from popexd.training.loop import Recipe
-    from popexd.training.loss import exit_weights
+    from popexd.training.recipe import Recipe
+    from popexd.training.sources import GENERATED
 
-    if backbone not in BACKBONES:
-        raise InputError(f"--backbone: {backbone!r}, expected one of {', '.join(BACKBONES)}")
-    if precision not in ("float32", "bfloat16"):
-        raise InputError(f"--precision: {precision!r}, expected float32 or bfloat16")
-    exit_weights(weighting, 2)
-    _check_place(out, resume)
+    if branch and branches:
+        raise InputError(f"--branches: {branches}, expected it alone or --branch, not both")
     recipe = Recipe(
         backbone=backbone,
+        branches=",".join(branch or ()) or (str(branches) if branches else ""),
         epochs=epochs,
+        main_epochs=main_epochs,
         seed=seed,
         batch=batch,
+        optimiser=optimiser,
         learning_rate=learning_rate,
-        weighting=weighting,
+        weight_decay=weight_decay,
+        weighting=weights or weighting,
+        augmentation=augmentation or ("turns" if data == GENERATED else "photo"),
         precision=precision,
+        freeze=freeze,
+        patience=patience,
+        distort=distort,
     )
-    _fit(out, _prepare(cache or out / "data", data, samples, recipe, as_json), recipe, threads, resume, as_json)
+    recipe.check()
+    if freeze and start is None and not pretrained:
+        raise InputError("--freeze: nothing to freeze, expected --from CHECKPOINT or --pretrained beside it")
+    _check_place(out, resume)
+    frames = _prepare(cache or out / "data", data, samples, recipe, as_json)
+    _fit(out, frames, recipe, start, threads, resume, as_json)
 
 
 def export(
@@ -104,11 +137,11 @@ def _check_place(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {last} is already there, expected --resume or another folder")
 
 
-def _prepare(cache: Path, source: str, samples: int, recipe: Recipe, quiet: bool) -> DataSet:
+def _prepare(cache: Path, source: str, samples: int | None, recipe: Recipe, quiet: bool) -> DataSet:
     from popexd.training import data as frames
-    from popexd.training.backbones import build
+    from popexd.training.backbones import chain
 
-    side = build(recipe.backbone, 2).side
+    side = chain(recipe.backbone, 2).side
     with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as progress:
         task = progress.add_task("frames", total=None)
         return frames.prepare(
@@ -121,7 +154,9 @@ def _prepare(cache: Path, source: str, samples: int, recipe: Recipe, quiet: bool
         )
 
 
-def _fit(out: Path, data: DataSet, recipe: Recipe, threads: int, resume: bool, as_json: bool) -> None:
+def _fit(
+    out: Path, data: DataSet, recipe: Recipe, start: Path | None, threads: int, resume: bool, as_json: bool
+) -> None:
     from popexd.training.loop import fit
 
     with Progress(console=Console(stderr=True, quiet=as_json), transient=True) as progress:
@@ -141,6 +176,7 @@ def _fit(out: Path, data: DataSet, recipe: Recipe, threads: int, resume: bool, a
             data,
             out,
             recipe,
+            start=start,
             threads=threads,
             resume=resume,
             on_epoch=on_epoch,

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from popexd.errors import InputError
-from popexd.training.backbones import EarlyExitNet, build
+from popexd.training.backbones import build
+from popexd.training.early_exit import EarlyExitNet
 
 SCHEMA = "popexd/checkpoint/1"
 
@@ -45,9 +46,28 @@ def load(path: Path) -> dict[str, Any]:
 def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:
     """Build the net of a checkpoint with its weights, ready to evaluate. Raises InputError when they do not fit."""
     try:
-        net = build(content["backbone"], len(content["classes"]))
+        net = build(content["backbone"], len(content["classes"]), content.get("branches", ""))
         net.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         first_line = str(error).splitlines()[0][:100]
         raise InputError(f"{where}: the weights do not fit the backbone it names: {first_line}") from error
     return net.eval()
+
+
+def warm_start(net: EarlyExitNet, path: Path, frozen: bool) -> None:
+    """Take over the weights of the checkpoint `path` where they fit: branches elsewhere and other classes begin anew.
+
+    Raises InputError for another architecture, and where a frozen backbone would have a new head.
+    """
+    content = load(path)
+    if content.get("backbone") != net.backbone:
+        raise InputError(f"--from: {path}: a {content.get('backbone')} checkpoint, expected {net.backbone}")
+    found, wanted = content["weights"], net.state_dict()
+    fits = {name: tensor for name, tensor in found.items() if name in wanted and wanted[name].shape == tensor.shape}
+    new = [name for name in wanted if name not in fits and name.startswith("segments.")]
+    last = f"segments.{list(net.segments)[-1]}."
+    if any(not name.startswith(last) for name in new):
+        raise InputError(f"--from: {path}: {new[0]} is of another shape, expected the weights of a {net.backbone}")
+    if new and frozen:
+        raise InputError(f"--freeze: {path} has another number of classes, expected the same for a frozen backbone")
+    net.load_state_dict({**wanted, **fits})

@@ -1,11 +1,11 @@
 """Data sets for training: frames prepared once, exactly as the daemon prepares them, and kept in a cache folder.
 
-Of ten frames eight train, one tunes (model selection, thresholds), one validates (every number that is reported).
+Where the source has no splits of its own, of ten frames eight train, one tunes (model selection, thresholds), one
+validates (every number that is reported).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import shutil
@@ -13,26 +13,19 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from popexd.errors import FrameRejected, InputError
-from popexd.lab import conveyor
-from popexd.lab.parts import CLASSES
-from popexd.runtime.frames import load_image
+from popexd.errors import InputError
+from popexd.training import sources
+from popexd.training.sources import GENERATED, SPLITS, Record, Source
 
 SCHEMA = "popexd/training-data/1"
-SPLITS = ("training", "tuning", "validation")
-GENERATED = "generated"
-
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _CHUNK = 32
 
-Record = tuple[npt.NDArray[np.uint8], int, str, int]
 Progress = Callable[[int, int], None]
 
 
@@ -72,37 +65,35 @@ class DataSet:
 def prepare(
     cache: Path,
     source: str,
-    samples: int,
+    samples: int | None,
     seed: int,
     side: int,
     *,
     processes: int = 2,
     progress: Progress | None = None,
 ) -> DataSet:
-    """Return the data set in `cache`, written first if it is not there: generated, or from a folder of class folders.
+    """Return the data set in `cache`, written first if it is not there.
 
-    `samples` counts all splits together (a folder's images at most). Raises InputError when `cache` holds other data or
-    the source cannot be used.
+    `source` is "generated" or a folder (see `sources`); `samples` counts all splits together, None for all there are.
+    Raises InputError when `cache` holds other data or the source cannot be used.
     """
-    cache = Path(cache)
-    wanted: dict[str, Any] = {"schema": SCHEMA, "seed": seed, "side": side}
     if source == GENERATED:
-        if samples < 10 * len(CLASSES):
-            raise InputError(f"--samples: {samples}, expected at least {10 * len(CLASSES)}")
-        classes: tuple[str, ...] = CLASSES
-        wanted |= {"source": GENERATED, "classes": list(classes), "samples": samples}
-        make: Callable[[Sequence[Any]], list[Record]] = partial(_generate, seed=seed, side=side)
-        items: Sequence[Any] = range(samples)
-    else:
-        classes, items, listing = _list_folder(Path(source), samples, seed)
-        wanted |= {"source": "folder", "classes": list(classes), "samples": len(items), "listing": listing}
-        make = partial(_read, side=side)
+        return prepared(cache, sources.generated(samples, seed, side), seed, side, processes, progress)
+    return prepared(cache, sources.folder(Path(source), samples, seed, side), seed, side, processes, progress)
+
+
+def prepared(
+    cache: Path, source: Source, seed: int, side: int, processes: int = 2, progress: Progress | None = None
+) -> DataSet:
+    """Return the data set of a source in `cache`, written first if it is not there. Raises as `prepare` does."""
+    cache = Path(cache)
+    facts = {"schema": SCHEMA, "seed": seed, "side": side, **source.facts, "classes": list(source.classes)}
     if (cache / "data.json").is_file():
-        return _reopened(cache, wanted)
+        return _reopened(cache, facts)
     if cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
         raise InputError(f"{cache}: in the way, expected a new or empty folder for the prepared frames")
-    _write(cache, wanted, items, make, processes=processes, progress=progress)
-    return DataSet(cache, classes, wanted)
+    _write(cache, facts, source, processes=processes, progress=progress)
+    return DataSet(cache, source.classes, facts)
 
 
 def reopen(cache: Path) -> DataSet:
@@ -128,76 +119,38 @@ def _reopened(cache: Path, wanted: dict[str, Any]) -> DataSet:
     return found
 
 
-def _generate(indices: Sequence[int], seed: int, side: int) -> list[Record]:
-    records: list[Record] = []
-    for index in indices:
-        frame = conveyor.scene(index, seed)
-        encoded = frame.jpeg()
-        records.append((load_image(encoded, side, side)[0], frame.label, frame.quality, len(encoded)))
-    return records
-
-
-def _read(items: Sequence[tuple[Path, int]], side: int) -> list[Record]:
-    records: list[Record] = []
-    for path, label in items:
-        try:
-            encoded = path.read_bytes()
-            records.append((load_image(encoded, side, side)[0], label, "clear", len(encoded)))
-        except (OSError, FrameRejected) as error:
-            raise InputError(f"{path}: cannot be read as an image: {error}") from error
-    return records
-
-
-def _list_folder(folder: Path, samples: int, seed: int) -> tuple[tuple[str, ...], list[tuple[Path, int]], str]:
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder, expected 'generated' or one folder per class")
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
-    if not 2 <= len(classes) <= 256:
-        raise InputError(f"{folder}: {len(classes)} class folders, expected 2 to 256")
-    items: list[tuple[Path, int]] = []
-    for label, name in enumerate(classes):
-        found = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in _SUFFIXES)
-        if len(found) < 10:
-            raise InputError(f"{folder / name}: {len(found)} images, expected at least 10 (JPEG, PNG or WebP)")
-        items.extend((path, label) for path in found)
-    order = np.random.default_rng([seed, 3]).permutation(len(items))[:samples]
-    chosen = [items[position] for position in order]
-    listing = "\n".join(f"{path.relative_to(folder)} {path.stat().st_size}" for path, _ in chosen)
-    return classes, chosen, hashlib.sha256(listing.encode()).hexdigest()
-
-
 def _write(
     cache: Path,
     facts: dict[str, Any],
-    items: Sequence[Any],
-    make: Callable[[Sequence[Any]], list[Record]],
+    source: Source,
     *,
     processes: int,
     progress: Progress | None,
 ) -> None:
     """Prepare every split into a folder beside the cache, then rename: an interrupted run leaves nothing behind."""
-    count = len(items)
-    bounds = (0, count - 2 * (count // 10), count - count // 10, count)
     partial_folder = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         partial_folder.mkdir(parents=True)
         done = 0
-        for name, start, stop in zip(SPLITS, bounds, bounds[1:], strict=False):
-            shape = (stop - start, facts["side"], facts["side"], 3)
+        for name in SPLITS:
+            items = source.items[name]
+            if len(items) == 0:
+                raise InputError(f"{cache.name}: no frames for the {name} split, expected more images")
+            shape = (len(items), facts["side"], facts["side"], 3)
             images = np.lib.format.open_memmap(
                 partial_folder / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape
             )
             labels: list[int] = []
             quality: list[str] = []
             camera_bytes: list[int] = []
-            for record in _made(items[start:stop], make, processes):
+            for record in _made(items, source.make, processes):
                 images[len(labels)] = record[0]
                 labels.append(record[1])
                 quality.append(record[2])
                 camera_bytes.append(record[3])
                 done += 1
                 if progress is not None:
-                    progress(done, count)
+                    progress(done, len(source))
             images.flush()
             np.savez(
                 partial_folder / f"{name}-facts.npz",

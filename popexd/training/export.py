@@ -13,11 +13,11 @@ import torch
 from popexd import bundle as bundles
 from popexd.bundle import Bundle
 from popexd.errors import InputError
+from popexd.evaluation.calibration import temperature
 from popexd.runtime.segments import SegmentRunner
 from popexd.training import checkpoint, measure, onnx_files
-from popexd.training.backbones import EarlyExitNet, multiply_adds
-from popexd.evaluation.calibration import temperature
 from popexd.training.data import DataSet, Split, reopen
+from popexd.training.early_exit import EarlyExitNet, multiply_adds
 from popexd.training.loop import evaluate
 
 TOLERANCE = 1e-4
@@ -99,7 +99,8 @@ def _segments(
         logits, outputs = net.resume("input", pixels)
     shapes = {"input": tuple(pixels.shape)} | {key: tuple(tensor.shape) for key, tensor in outputs.items()}
     before = "input"
-    for name, module in net.segments.items():
+    for name in net.names:
+        module = net.segment(name)
         file = f"segments/{name}.onnx"
         files[file] = onnx_files.segment(
             module, name, takes=before, taken=shapes[before], gives=shapes[name], pixels=before == "input"
@@ -109,7 +110,7 @@ def _segments(
         before = name
     for place, shape in zip(net.places, (tuple(tensor.shape) for tensor in logits), strict=False):
         file = f"segments/{place.name}.onnx"
-        module = net.branches[place.name]
+        module = net.branch(place.name)
         files[file] = onnx_files.segment(
             module, place.name, takes=place.after, taken=shapes[place.after], gives=shape, pixels=False
         )

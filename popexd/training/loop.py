@@ -17,26 +17,16 @@ from torch import Tensor, nn
 
 from popexd.errors import InputError
 from popexd.training import checkpoint
-from popexd.training.backbones import EarlyExitNet, build
+from popexd.training.augmentation import augmentation
+from popexd.training.backbones import build
 from popexd.training.data import DataSet, Split
+from popexd.training.early_exit import EarlyExitNet
 from popexd.training.loss import exit_weights, joint_loss
+from popexd.training.optimisers import optimiser_of
+from popexd.training.recipe import Recipe
 
 LAST = "last.pt"
 BEST = "best.pt"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the outcome of a run, besides the data."""
-
-    backbone: str = "b-alexnet"
-    epochs: int = 40
-    seed: int = 1
-    batch: int = 64
-    learning_rate: float = 2e-3
-    weight_decay: float = 2e-2
-    weighting: str = "decreasing"
-    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -50,61 +40,94 @@ class EpochReport:
     seconds: float
 
 
+@dataclass
+class _Progress:
+    """What a run has come to: the next epoch, the best score and its epoch, seconds so far."""
+
+    epoch: int = 0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+
+
 def fit(
     data: DataSet,
     out: Path,
     recipe: Recipe,
     *,
+    start: Path | None = None,
     threads: int = 0,
+    device: str = "cpu",
     resume: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Train and return the path of the best checkpoint, `out`/best.pt; `threads` 0 leaves torch its own choice.
 
-    Raises InputError when the run diverges, `out` holds another run, or there is nothing to resume.
+    `start` is a checkpoint whose weights are taken where they fit. Raises InputError when the run diverges, `out` holds
+    another run, there is nothing to resume, or `start` is of another architecture.
     """
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    net = build(recipe.backbone, len(data.classes)).to(memory_format=torch.channels_last)
+    net = build(recipe.backbone, len(data.classes), recipe.branches).to(memory_format=torch.channels_last)
     if data.facts["side"] != net.side:
         raise InputError(
             f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
         )
-    optimiser = torch.optim.AdamW(_parameter_groups(net, recipe.weight_decay), lr=recipe.learning_rate)
-    first, best, seconds = 0, -1.0, 0.0
+    if start is not None and not resume:
+        checkpoint.warm_start(net, start, recipe.freeze)
+    net.to(device)
+    optimiser = optimiser_of(net, recipe)
+    state = _Progress()
     if resume:
-        first, best, seconds = _resume(out / LAST, net, optimiser, recipe, data)
+        state = _resume(out / LAST, net, optimiser, recipe, data)
     elif (out / LAST).exists():
         raise InputError(f"{out / LAST}: a run is already there, expected --resume or another --out")
     out.mkdir(parents=True, exist_ok=True)
     training, tuning = data.split("training"), data.split("tuning")
-    for epoch in range(first, recipe.epochs):
-        started = time.perf_counter()
+    while state.epoch < recipe.epochs and not _tired(state, recipe):
+        epoch, started = state.epoch, time.perf_counter()
         loss = _train_epoch(net, optimiser, training, recipe, epoch, on_step=on_step)
         predicted = evaluate(net, tuning.images).argmax(axis=2)
         accuracy = dict(zip(net.exits, (predicted == tuning.labels).mean(axis=1).tolist(), strict=True))
-        improved = accuracy["final"] > best
-        best = max(best, accuracy["final"])
+        improved = _note(state, recipe, accuracy)
         took = time.perf_counter() - started
-        seconds += took
-        content = _content(net, data, recipe) | {"epoch": epoch, "accuracy": accuracy, "seconds": seconds}
+        state.seconds += took
+        content = _content(net, data, recipe) | {"epoch": epoch, "accuracy": accuracy, "seconds": state.seconds}
         if improved:
             checkpoint.save(out / BEST, content)
-        checkpoint.save(out / LAST, {**content, "best": best, "optimiser": optimiser.state_dict()})
+        checkpoint.save(out / LAST, {**content, "progress": asdict(state), "optimiser": optimiser.state_dict()})
         if on_epoch is not None:
             on_epoch(EpochReport(epoch, loss, accuracy, improved, took))
     return out / BEST
 
 
+def _note(state: _Progress, recipe: Recipe, accuracy: dict[str, float]) -> bool:
+    """Count an epoch, and tell whether it is the best: of the final exit, or of the branches where that stands still.
+
+    What the main branch reached alone does not count against the epochs in which the branches learn.
+    """
+    score = accuracy["final"] if not recipe.freeze else float(np.mean(list(accuracy.values())[:-1]))
+    improved = score > state.best or state.epoch == recipe.main_epochs
+    if improved:
+        state.best, state.best_epoch = score, state.epoch
+    state.epoch += 1
+    return improved
+
+
+def _tired(state: _Progress, recipe: Recipe) -> bool:
+    return 0 < recipe.patience <= state.epoch - 1 - max(state.best_epoch, recipe.main_epochs)
+
+
 def _content(net: EarlyExitNet, data: DataSet, recipe: Recipe) -> dict[str, Any]:
     return {
         "backbone": recipe.backbone,
+        "branches": ",".join(f"{place.name}={place.after}" for place in net.places),
         "classes": list(data.classes),
         "data": {"folder": str(data.folder.resolve()), "facts": data.facts},
         "recipe": asdict(recipe),
-        "weights": net.state_dict(),
+        "weights": {name: tensor.cpu() for name, tensor in net.state_dict().items()},
     }
 
 
@@ -112,9 +135,10 @@ def evaluate(net: EarlyExitNet, images: npt.NDArray[np.uint8], batch: int = 128)
     """Return the logits of every exit, [exits, samples, classes], for uint8 frames [samples, height, width, 3]."""
     was_training = net.training
     net.eval()
+    device = next(net.parameters()).device
     with torch.inference_mode():
         parts = [
-            torch.stack(net(torch.from_numpy(np.array(images[start : start + batch]))))
+            torch.stack(net(torch.from_numpy(np.array(images[start : start + batch])).to(device))).cpu()
             for start in range(0, len(images), batch)
         ]
     net.train(was_training)
@@ -132,20 +156,22 @@ def _train_epoch(
 ) -> float:
     torch.manual_seed(recipe.seed * 10_007 + epoch)
     weights = exit_weights(recipe.weighting, len(net.exits))
+    if epoch < recipe.main_epochs:
+        weights = (*(0.0,) * len(net.places), 1.0)
     steps = max(1, len(training) // recipe.batch)
     net.train()
+    if recipe.freeze:
+        net.segments.eval()  # neither dropout nor new statistics of the frozen part
+    device = next(net.parameters()).device
     losses: list[float] = []
     for step, (images, labels) in enumerate(_batches(training, recipe, epoch, steps)):
         for group in optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * _schedule((epoch * steps + step) / (recipe.epochs * steps))
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-            logits = net(images)
-        loss = joint_loss(logits, labels, weights)
+            group["lr"] = recipe.learning_rate * _schedule(recipe, (epoch * steps + step) / steps)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            logits = net(images.to(device))
+        loss = joint_loss(logits, labels.to(device), weights)
         if not math.isfinite(loss.item()):
-            raise InputError(
-                f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {loss.item()}, "
-                "expected a finite number: lower --learning-rate"
-            )
+            raise _diverged(epoch, step, loss.item())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -153,11 +179,26 @@ def _train_epoch(
         losses.append(loss.item())
         if on_step is not None:
             on_step(step + 1, steps)
+    if not all(bool(tensor.isfinite().all()) for tensor in net.parameters()):
+        raise _diverged(epoch, steps - 1, math.nan)
     return float(np.mean(losses))
 
 
-def _schedule(progress: float) -> float:
-    """Scale the learning rate: a linear start over the first twentieth of the run, then a half cosine to nothing."""
+def _diverged(epoch: int, step: int, loss: float) -> InputError:
+    return InputError(
+        f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {loss}, "
+        "expected a finite number: lower --learning-rate"
+    )
+
+
+def _schedule(recipe: Recipe, epochs: float) -> float:
+    """Scale the learning rate after that many epochs: a linear start over a twentieth, then a half cosine to nothing.
+
+    Where the main branch learns first, both phases have a schedule of their own.
+    """
+    first = epochs < recipe.main_epochs
+    length = recipe.main_epochs if first else recipe.epochs - recipe.main_epochs
+    progress = (epochs if first else epochs - recipe.main_epochs) / length
     start = 0.05
     if progress < start:
         return 0.05 + 0.95 * progress / start
@@ -169,6 +210,7 @@ def _batches(training: Split, recipe: Recipe, epoch: int, steps: int) -> Iterato
     random = np.random.default_rng([recipe.seed, 4, epoch])
     order = random.permutation(len(training))
     batch = min(recipe.batch, len(training))
+    augment = augmentation(recipe.augmentation)
 
     def make(step: int) -> tuple[Tensor, Tensor]:
         chosen = np.sort(order[step * batch : (step + 1) * batch])
@@ -185,30 +227,9 @@ def _batches(training: Split, recipe: Recipe, epoch: int, steps: int) -> Iterato
             yield ready
 
 
-def augment(image: npt.NDArray[np.uint8], random: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Vary a square frame [side, side, 3]: mirror, turn by quarters, shift by up to a tenth, brighten or darken."""
-    if random.random() < 0.5:
-        image = image[:, ::-1]
-    image = np.rot90(image, int(random.integers(4)))
-    reach = image.shape[0] // 10
-    down, right = random.integers(-reach, reach + 1, 2)
-    rows = np.clip(np.arange(image.shape[0]) + down, 0, image.shape[0] - 1)
-    columns = np.clip(np.arange(image.shape[1]) + right, 0, image.shape[1] - 1)
-    gain, lift = random.uniform(0.8, 1.25), random.uniform(-12, 12)
-    curve = np.clip(np.arange(256) * gain + lift, 0, 255).astype(np.uint8)
-    return np.asarray(curve[image[rows][:, columns]])
-
-
-def _parameter_groups(net: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay the weights of convolutions and linear layers, nothing else."""
-    decayed = [parameter for parameter in net.parameters() if parameter.ndim > 1]
-    rest = [parameter for parameter in net.parameters() if parameter.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
-
-
 def _resume(
     path: Path, net: EarlyExitNet, optimiser: torch.optim.Optimizer, recipe: Recipe, data: DataSet
-) -> tuple[int, float, float]:
+) -> _Progress:
     content = checkpoint.load(path)
     for key, value in asdict(recipe).items():
         if content["recipe"].get(key) != value:
@@ -220,6 +241,6 @@ def _resume(
     try:
         net.load_state_dict(content["weights"])
         optimiser.load_state_dict(content["optimiser"])
-        return int(content["epoch"]) + 1, float(content["best"]), float(content["seconds"])
-    except (KeyError, ValueError, RuntimeError) as error:
+        return _Progress(**content["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: cannot be resumed: {str(error).splitlines()[0]}") from error

@@ -13,8 +13,8 @@ import torch
 
 from popexd.protocol import codec as tensor_codec
 from popexd.runtime.frames import encode_image, load_image
-from popexd.training.backbones import EarlyExitNet
 from popexd.training.data import Split
+from popexd.training.early_exit import EarlyExitNet
 
 IMAGE_CODECS = ("jpeg-90", "jpeg-75", "jpeg-50", "webp-75", "webp-50")
 LEAST_LEAVING = 20
@@ -91,7 +91,7 @@ def codec_table(net: EarlyExitNet, split: Split, frames: int, on_cut: Progress |
         seen = np.concatenate([load_image(file, net.side, net.side) for file in files])
         answers = _in_batches(net, "input", seen)[0].argmax(axis=1)
         table["input"][name] = score(answers, np.array([len(file) for file in files]))
-    for cut in list(net.segments)[:-1]:
+    for cut in net.names[:-1]:
         if on_cut is not None:
             on_cut(cut)
         table[cut] = _cut_table(net, cut, outputs[cut], score)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from popexd.errors import InputError
-from popexd.training.backbones import FLOOR, Normalise
+from popexd.training.early_exit import FLOOR, Normalise
 
 OPSET = 17
 # The oldest representation that holds this opset, for the oldest ONNX Runtime we allow.

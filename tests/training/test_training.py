@@ -17,11 +17,13 @@ pytestmark = pytest.mark.train
 
 from popexd.runtime.segments import SegmentRunner  # noqa: E402 - after the skip
 from popexd.training import checkpoint, data, loop, measure  # noqa: E402
-from popexd.training.backbones import b_alexnet, b_alexnet_tiny, build, multiply_adds  # noqa: E402
+from popexd.training.backbones import build  # noqa: E402
+from popexd.training.early_exit import multiply_adds  # noqa: E402
 from popexd.training.export import export  # noqa: E402
 from popexd.training.loss import exit_weights, joint_loss  # noqa: E402
+from popexd.training.recipe import Recipe  # noqa: E402
 
-RECIPE = loop.Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=32)
+RECIPE = Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=32)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +115,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(run: Path, fra
     """Both end in one line."""
     with pytest.raises(InputError, match="already there"):
         loop.fit(frames, run, RECIPE)
-    other = loop.Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=16)
+    other = Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=16)
     with pytest.raises(InputError, match="batch"):
         loop.fit(frames, run, other, resume=True)
 
@@ -126,7 +128,7 @@ def test_a_cache_of_other_data_is_refused(frames: data.DataSet) -> None:
 
 def test_a_run_that_diverges_ends_with_one_line(tmp_path: Path, frames: data.DataSet) -> None:
     """A loss that is not a number stops the run before it is saved."""
-    wild = loop.Recipe(backbone="b-alexnet-tiny", epochs=1, seed=3, batch=32, learning_rate=1e30)
+    wild = Recipe(backbone="b-alexnet-tiny", epochs=1, seed=3, batch=32, learning_rate=1e30)
     with pytest.raises(InputError, match="diverged") as caught:
         loop.fit(frames, tmp_path, wild)
     assert "\n" not in str(caught.value)
@@ -151,7 +153,7 @@ def test_a_foreign_checkpoint_is_refused_with_one_line_and_nothing_is_written(tm
     elif kind == "another":
         torch.save({"state_dict": {}}, path)
     elif kind == "weights":
-        weights = b_alexnet_tiny(8).state_dict()
+        weights = build("b-alexnet-tiny", 8).state_dict()
         checkpoint.save(path, {"backbone": "b-alexnet", "classes": ["a", "b"], "weights": weights, "data": {}})
     with pytest.raises(InputError, match=r"foreign\.pt") as caught:
         export(path, tmp_path / "bundle")
@@ -218,7 +220,7 @@ def test_a_branch_keeps_only_what_it_answers_as_well_as_the_final_exit() -> None
 
 def test_the_default_backbone_is_small() -> None:
     """At most 200 million multiply-adds and 9 MB of float32 weights."""
-    net = b_alexnet(8)
+    net = build("b-alexnet", 8)
     assert multiply_adds(net) <= 200e6
     assert 4 * sum(parameter.numel() for parameter in net.parameters()) <= 9e6
 

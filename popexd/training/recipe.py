@@ -1,0 +1,57 @@
+"""Everything that decides the outcome of a training run, besides the data and the weights it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from popexd.errors import InputError
+from popexd.training.augmentation import augmentation
+from popexd.training.backbones import chain
+from popexd.training.loss import exit_weights
+
+PRECISIONS = ("float32", "bfloat16")
+OPTIMISERS = ("adamw", "adam", "sgd")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The options of `popexd train` that a run cannot change on the way.
+
+    Attributes:
+        branches: as `branches.equip` reads them.
+        main_epochs: of the epochs, how many train the main branch alone at first, as BranchyNet does.
+        weighting: a name of `loss.WEIGHTINGS`, or one number per exit ("1.0,0.3").
+        freeze: only the side branches learn.
+        patience: epochs without a better one after which the run ends; 0 for never.
+        distort: names of distortions, comma-separated, one of which each frame gets; none for frames as they are.
+    """
+
+    backbone: str = "b-alexnet"
+    branches: str = ""
+    epochs: int = 40
+    main_epochs: int = 0
+    seed: int = 1
+    batch: int = 64
+    optimiser: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 2e-2
+    weighting: str = "decreasing"
+    augmentation: str = "turns"
+    precision: str = "float32"
+    freeze: bool = False
+    patience: int = 0
+    distort: str = ""
+
+    def check(self) -> None:
+        """Raise InputError, with the option's name, for what cannot be."""
+        chain(self.backbone, 2)
+        augmentation(self.augmentation)
+        exit_weights(self.weighting, None)
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision: {self.precision!r}, expected {' or '.join(PRECISIONS)}")
+        if self.optimiser not in OPTIMISERS:
+            raise InputError(f"--optimiser: {self.optimiser!r}, expected one of {', '.join(OPTIMISERS)}")
+        if self.main_epochs >= self.epochs:
+            raise InputError(f"--main-epochs: {self.main_epochs}, expected fewer than the {self.epochs} epochs in all")
+        if self.main_epochs and self.freeze:
+            raise InputError(f"--main-epochs: {self.main_epochs}, expected none with --freeze")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
+from popexd.bus.receipt import Receipt
 from popexd.bus.topic import check_filter, check_topic, matches
 from popexd.errors import BusError
 from popexd.logs import get_logger
@@ -44,7 +45,11 @@ class Delivery(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it came in or goes out; `user_properties` may repeat a name."""
+    """One message as it came in or goes out; `user_properties` may repeat a name.
+
+    `receipt` comes with what was subscribed to with `held`, from a broker that remembers us: whoever handles the
+    message acknowledges it, now or later.
+    """
 
     topic: str
     payload: bytes
@@ -53,6 +58,7 @@ class Message:
     correlation_data: bytes | None = None
     user_properties: tuple[tuple[str, str], ...] = ()
     response_topic: str | None = None
+    receipt: Receipt | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +96,17 @@ def _length_bytes(value: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outgoing:
-    """A message on its way out; `kept` marks a copy from the retained set, which every connect publishes anyway."""
+    """A message on its way out.
+
+    `kept` marks a copy from the retained set, which every connect publishes anyway; `answers` is acknowledged right
+    behind it.
+    """
 
     message: Message
     expiry_seconds: int | None = None
     on_done: OnDone | None = None
     kept: bool = False
+    answers: Receipt | None = None
     packet_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +120,7 @@ class Subscription:
     topic_filter: str
     identifier: int
     qos: int
+    held: bool = False
     handlers: list[Handler] = field(default_factory=list)
 
 
@@ -152,6 +164,11 @@ class Bus(ABC):
     def max_packet_bytes(self) -> int | None:
         """Return the largest packet the broker takes, None when it set no limit or was not reached yet."""
 
+    @property
+    def window_messages(self) -> int:
+        """Return how many messages the broker sends us, as far as is known, before one of them is acknowledged."""
+        return 65_535
+
     def heartbeat(self) -> int | None:
         """Return how often the broker has answered us so far; None while no answer can be expected.
 
@@ -171,14 +188,16 @@ class Bus(ABC):
         response_topic: str | None = None,
         expiry_seconds: float | None = None,
         on_done: OnDone | None = None,
+        answers: Receipt | None = None,
     ) -> None:
         """Publish something small that matters.
 
         At QoS 1 it waits for a connection and survives a restart of the broker (it may then arrive twice); at QoS 0 it
-        is dropped when there is none. Order is kept. `expiry_seconds` is rounded up to whole seconds by MQTT.
+        is dropped when there is none. Order is kept. `expiry_seconds` is rounded up to whole seconds by MQTT. What it
+        `answers` is acknowledged as soon as it has been handed to the connection, and never ahead of it.
         """
         message = Message(topic, payload, qos, retain, correlation_data, tuple(user_properties), response_topic)
-        self._send(Outgoing(_checked(message), _whole_seconds(expiry_seconds), on_done))
+        self._send(Outgoing(_checked(message), _whole_seconds(expiry_seconds), on_done, answers=answers))
 
     def publish_bulk(
         self,
@@ -208,14 +227,18 @@ class Bus(ABC):
         if connected:
             self._send(outgoing)
 
-    def subscribe(self, topic_filter: str, handler: Handler, qos: int = 1) -> Callable[[], None]:
-        """Let `handler` hear what matches, after reconnects too; returns the undo, which may be called twice."""
+    def subscribe(self, topic_filter: str, handler: Handler, qos: int = 1, *, held: bool = False) -> Callable[[], None]:
+        """Let `handler` hear what matches, after reconnects too; returns the undo, which may be called twice.
+
+        With `held` a QoS 1 message of a broker that remembers us carries a receipt, and the handler sees to it that it
+        is acknowledged; otherwise that happens when the handlers return.
+        """
         check_filter(topic_filter)
         with self._lock:
             subscription = self._subscriptions.get(topic_filter)
             if subscription is None:
                 self._last_identifier += 1
-                subscription = Subscription(topic_filter, self._last_identifier, qos)
+                subscription = Subscription(topic_filter, self._last_identifier, qos, held)
                 self._subscriptions[topic_filter] = subscription
             subscription.handlers.append(handler)
             subscription.qos = max(subscription.qos, qos)
@@ -252,17 +275,19 @@ class Bus(ABC):
             self._watchers.append(callback)
 
     def dispatch(self, message: Message, identifiers: Iterable[int] = ()) -> None:
-        """Hand a message to the handlers of the subscriptions the broker named, or of every one that matches."""
+        """Hand a message to the handlers of the subscriptions the broker named, or of every one that matches.
+
+        What a broker kept for us may bear the numbers of an earlier start, so only those that match count.
+        """
         named = set(identifiers)
         with self._lock:
-            handlers = [
-                handler
-                for subscription in self._subscriptions.values()
-                if (subscription.identifier in named if named else matches(subscription.topic_filter, message.topic))
-                for handler in subscription.handlers
-            ]
+            matching = [each for each in self._subscriptions.values() if matches(each.topic_filter, message.topic)]
+            meant = [each for each in matching if each.identifier in named] or matching
+            handlers = [handler for subscription in meant for handler in subscription.handlers]
         for handler in handlers:
             self._guarded(partial(handler, message), message.topic)
+        if message.receipt is not None and not any(subscription.held for subscription in meant):
+            message.receipt.acknowledge()
 
     @abstractmethod
     def _send(self, outgoing: Outgoing) -> None: ...
@@ -280,6 +305,8 @@ class Bus(ABC):
         if outgoing.kept and delivery in {Delivery.TOO_LARGE, Delivery.REFUSED}:  # nobody else hears of it
             topic, size = outgoing.message.topic, outgoing.packet_bytes
             report(logger.error, "retained.refused", topic=topic, bytes=size, reason=delivery.value)
+        if outgoing.answers is not None and delivery is not Delivery.DISCONNECTED:  # no better answer will come
+            outgoing.answers.acknowledge()
         if outgoing.on_done is not None:
             self._guarded(partial(outgoing.on_done, delivery), outgoing.message.topic)
 

@@ -30,6 +30,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from popexd.bus.base import Delivery, Message, Outgoing, Subscription, Will, report
 from popexd.bus.queued import QueuedBus, QueueLimits, Sending
+from popexd.bus.receipt import mark
 from popexd.errors import ConfigurationError
 from popexd.logs import get_logger
 
@@ -46,7 +47,8 @@ _NOWHERE = "heartbeat"
 class MqttSettings:
     """How to reach a broker.
 
-    `tls` alone trusts the system's authorities; `ca_file` names others and implies it.
+    `tls` alone trusts the system's authorities; `ca_file` names others and implies it. After a connection that broke,
+    the broker remembers the client of this identifier, and what it has not acknowledged, for `session_seconds`.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,7 @@ class MqttSettings:
     cert_file: Path | None = None
     key_file: Path | None = None
     keepalive_seconds: int = 20
+    session_seconds: int = 0
     connect_timeout_seconds: float = 5.0
     largest_incoming_bytes: int = 32_000_000
     limits: QueueLimits = field(default_factory=QueueLimits)
@@ -75,7 +78,13 @@ class MqttBus(QueuedBus):
     def __init__(self, settings: MqttSettings, will: Will | None = None) -> None:
         super().__init__(settings.address, settings.limits, will)
         self.settings = settings
+        self.broker_window_messages = 65_535
         self._tls: ssl.SSLContext | None = None
+
+    @property
+    def window_messages(self) -> int:
+        """Return the Receive Maximum of the last CONNACK: Mosquitto has one limit for both directions, and says it."""
+        return self.broker_window_messages
 
     def start(self) -> None:
         """Begin to connect, on a thread of its own.
@@ -116,6 +125,7 @@ class _Connection:
             settings.client_id,
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
+            manual_ack=settings.session_seconds > 0,
         )
         client.connect_timeout = settings.connect_timeout_seconds
         client.max_inflight_messages_set(0)  # the outboxes count
@@ -139,9 +149,17 @@ class _Connection:
     def run(self, wake_reader: socket.socket) -> None:
         """Connect and serve until the connection ends; `reason` says why."""
         client, settings = self._client, self._settings
-        limits = _properties(PacketTypes.CONNECT, MaximumPacketSize=settings.largest_incoming_bytes)
+        wishes = _properties(PacketTypes.CONNECT, MaximumPacketSize=settings.largest_incoming_bytes)
+        if remembered := settings.session_seconds:
+            wishes.SessionExpiryInterval = remembered
         try:
-            client.connect(settings.host, settings.port, settings.keepalive_seconds, properties=limits)
+            client.connect(
+                settings.host,
+                settings.port,
+                settings.keepalive_seconds,
+                clean_start=not remembered,
+                properties=wishes,
+            )
         except (OSError, ValueError) as error:  # ValueError: a host name that no resolver accepts
             text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             self.reason = f"{settings.address}: {text}"
@@ -203,7 +221,8 @@ class _Connection:
         self._bus.answered()
 
     def _say_farewell(self) -> None:
-        self._client.disconnect()
+        last_wish = _properties(PacketTypes.DISCONNECT, SessionExpiryInterval=0)  # who leaves is not to be waited for
+        self._client.disconnect(properties=last_wish if self._settings.session_seconds else None)
         give_up_at = time.monotonic() + 0.5
         while (connection := self._client.socket()) is not None and time.monotonic() < give_up_at:
             with selectors.DefaultSelector() as selector:
@@ -226,6 +245,11 @@ class _Connection:
             message, properties = outgoing.message, _publish_properties(outgoing)
             sent = self._client.publish(message.topic, message.payload, message.qos, message.retain, properties)
             self._in_flight[sent.mid] = sending
+            if outgoing.answers is not None:
+                outgoing.answers.acknowledge()
+        # Behind what was published: a broker that has an acknowledgement has the answer, too.
+        for number in self._bus.receipts.due():
+            self._client.ack(number, 1)
 
     def _subscribe(self, subscription: Subscription) -> int | None:
         properties = None
@@ -240,7 +264,7 @@ class _Connection:
     # -- paho's callbacks -------------------------------------------------------------------------------------------
 
     def _on_connect(
-        self, _client: Client, _: Any, _flags: ConnectFlags, code: ReasonCode, answer: Properties | None
+        self, _client: Client, _: Any, flags: ConnectFlags, code: ReasonCode, answer: Properties | None
     ) -> None:
         if code.is_failure:
             self.broker_code = code.value
@@ -250,6 +274,8 @@ class _Connection:
             return
         self._accepted = True
         self._receive_maximum = getattr(answer, "ReceiveMaximum", 65_535)
+        self._bus.broker_window_messages = self._receive_maximum
+        self._bus.receipts.connected(resumed=flags.session_present)
         self._identifiers = getattr(answer, "SubscriptionIdentifierAvailable", 1) == 1
         for subscription in self._bus.accepted(getattr(answer, "MaximumPacketSize", None)):
             self._subscribe(subscription)
@@ -275,15 +301,23 @@ class _Connection:
             topic = incoming.topic
         except UnicodeDecodeError:
             return
-        properties = incoming.properties
+        properties, payload = incoming.properties, bytes(incoming.payload)
+        receipt = None
+        if incoming.qos and self._settings.session_seconds:
+            receipt = self._bus.receipts.arrived(
+                incoming.mid, _mark(incoming.mid, topic, payload, properties), again=incoming.dup
+            )
+            if receipt is None:
+                return
         message = Message(
             topic=topic,
-            payload=bytes(incoming.payload),
+            payload=payload,
             qos=incoming.qos,
             retain=incoming.retain,
             correlation_data=getattr(properties, "CorrelationData", None),
             user_properties=tuple(getattr(properties, "UserProperty", ())),
             response_topic=getattr(properties, "ResponseTopic", None),
+            receipt=receipt,
         )
         self._bus.dispatch(message, getattr(properties, "SubscriptionIdentifier", ()))
 
@@ -313,6 +347,11 @@ class _Connection:
             # paho ends the connection over bytes it cannot read, such as a PUBACK with a code that is not in its table.
             self.broker_code = code.value
             self.reason = f"{self._settings.address}: the broker answered against the protocol"
+
+
+def _mark(number: int, topic: str, payload: bytes, properties: Any) -> bytes:
+    said = (getattr(properties, "CorrelationData", None), getattr(properties, "UserProperty", None))
+    return mark(number, topic, payload, repr(said).encode())
 
 
 def _without_delay(_client: Client, _: Any, connection: Any) -> None:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from popexd.bus.base import Bus, Delivery, Outgoing, Subscription, Will, report
 from popexd.bus.outbox import Entry, Outbox
+from popexd.bus.receipt import Receipts
 from popexd.logs import get_logger
 
 logger = get_logger(__name__)
@@ -88,6 +89,7 @@ class QueuedBus(Bus):
         self._filter_changes: deque[tuple[Subscription, bool]] = deque()
         self._online = False
         self._limit_bytes: int | None = None
+        self.receipts = Receipts(self._wake)
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._wake_writer: socket.socket | None = None

@@ -1,0 +1,151 @@
+"""Thresholds chosen on samples: for a target accuracy, for a target time, or so that a branch keeps its word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from popexd.criteria import Criterion
+from popexd.errors import Infeasible
+from popexd.evaluation.outcomes import CLEAR, Answers
+from popexd.evaluation.policy import CONFIDENCE, certainty
+from popexd.evaluation.sweeps import Point, cheapest, fine_levels, most_accurate, points, strict
+
+LEAST_LEAVING = 20
+"""Fewer samples than that say nothing about a branch."""
+
+LEAST_OF_A_CLASS = 40
+"""A quality class with fewer samples keeps the thresholds of all frames."""
+
+ALLOWANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Target:
+    """What thresholds are chosen for: the cheapest that are right in a share, or the most accurate within a cost."""
+
+    accuracy: float | None = None
+    cost: float | None = None
+
+
+def choose(
+    answers: Answers,
+    branches: Sequence[str],
+    costs: Mapping[str, float],
+    target: Target,
+    criteria: Mapping[str, Criterion] | None = None,
+) -> Point:
+    """Choose the thresholds of `branches` for a target, over a grid of quantiles of their certainty.
+
+    Raises:
+        Infeasible: it cannot be reached; says how far one can get.
+    """
+    known = criteria or {}
+    found = points(answers, fine_levels(answers, branches, known), costs, known)
+    if target.cost is not None:
+        return most_accurate(found, target.cost)
+    return most_accurate(found) if target.accuracy is None else cheapest(found, target.accuracy)
+
+
+def choose_by_quality(
+    answers: Answers,
+    branches: Sequence[str],
+    costs: Mapping[str, float],
+    target: Target,
+    criteria: Mapping[str, Criterion] | None = None,
+) -> dict[str, Point]:
+    """Choose thresholds by the same rule for each class that the estimator sees in enough samples.
+
+    What a class cannot reach is not given up for the others: it then gets the most accurate thresholds that there are
+    for it, or for a time that it cannot keep the quickest.
+    """
+    if answers.seen is None:
+        return {}
+    found = {}
+    for quality in np.unique(answers.seen):
+        own = answers.only(answers.seen == quality)
+        if own.samples < LEAST_OF_A_CLASS:
+            continue
+        try:
+            found[str(quality)] = choose(own, branches, costs, target, criteria)
+        except Infeasible:
+            if target.cost is None:
+                found[str(quality)] = choose(own, branches, costs, Target(), criteria)
+            else:
+                every = points(own, fine_levels(own, branches, criteria or {}), costs, criteria)
+                found[str(quality)] = min(every, key=lambda point: (point.cost, -point.accuracy))
+    return found
+
+
+def reliable(
+    answers: Answers,
+    branches: Sequence[str],
+    *,
+    criteria: Mapping[str, Criterion] | None = None,
+    least_right: float | None = None,
+    allowance: float = ALLOWANCE,
+) -> dict[str, float]:
+    """Choose every branch's threshold so that it answers no worse than the network's end would, first branch first.
+
+    The rule: the lowest certainty at which the samples that leave there (of those that come that far) are right at
+    least in a share `least_right`, and lose at most `allowance` (a share of them) against the final exit's answers to
+    the same samples. A branch that never gets there, or only for fewer than LEAST_LEAVING samples, answers nothing.
+
+    Args:
+        answers: what the exits say.
+        branches: those that run, in the network's order.
+        criteria: by branch, confidence where not said otherwise.
+        least_right: by default the final exit's accuracy on these samples.
+        allowance: share of the leaving samples that may be lost to the final exit.
+    """
+    correct = answers.correct
+    bar = float(correct[-1].mean()) if least_right is None else least_right
+    remaining = np.ones(answers.samples, dtype=bool)
+    found: dict[str, float] = {}
+    for name in branches:
+        row, criterion = answers.exits.index(name), (criteria or {}).get(name, CONFIDENCE)
+        sure = certainty(answers, name, criterion)
+        order = np.flatnonzero(remaining)[np.argsort(-sure[remaining], kind="stable")]
+        leaving = np.arange(1, order.size + 1)
+        right, right_at_the_end = (np.cumsum(correct[which][order]) for which in (row, -1))
+        kept = (right >= bar * leaving) & (right_at_the_end - right <= allowance * leaving)
+        good = np.flatnonzero(kept & (leaving >= LEAST_LEAVING))
+        found[name] = strict(criterion, float(sure[order[good[-1]]]) if good.size else 1.0)
+        remaining &= sure < criterion.bound(found[name])
+    return found
+
+
+def reliable_by_quality(
+    answers: Answers,
+    thresholds: Mapping[str, float],
+    *,
+    criteria: Mapping[str, Criterion] | None = None,
+    allowance: float = ALLOWANCE,
+) -> dict[str, dict[str, float]]:
+    """Choose stricter thresholds for the classes (as the estimator sees them) that branches are too sure of.
+
+    Frames of a worse class that leave at a branch must be right as often as the network's end is on clear ones, see
+    `reliable`. No class gets a laxer threshold than that for all frames.
+    """
+    if answers.seen is None:
+        return {}
+    known = criteria or {}
+    clear = answers.seen == CLEAR
+    good = answers.only(clear) if clear.any() else answers
+    bar = float(good.correct[-1].mean())
+    found: dict[str, dict[str, float]] = {}
+    for quality in np.unique(answers.seen):
+        own = answers.only(answers.seen == quality)
+        if quality == CLEAR or own.samples < LEAST_OF_A_CLASS:
+            continue
+        asked = reliable(own, list(thresholds), criteria=known, least_right=bar, allowance=allowance)
+        found[str(quality)] = {
+            name: _stricter(known.get(name, CONFIDENCE), level, asked[name]) for name, level in thresholds.items()
+        }
+    return found
+
+
+def _stricter(criterion: Criterion, one: float, other: float) -> float:
+    return max(one, other, key=criterion.bound)

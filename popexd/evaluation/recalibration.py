@@ -1,0 +1,215 @@
+"""A bundle calibrated anew on photos: temperatures, thresholds, quality estimator; its segments stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from popexd.bundle import Bundle, ExitSpec, ExitVariant, write
+from popexd.bundle.reading import listed_files
+from popexd.criteria import Criterion
+from popexd.evaluation.calibration import Temperatures, fit
+from popexd.evaluation.choosing import (
+    ALLOWANCE,
+    LEAST_OF_A_CLASS,
+    Target,
+    choose,
+    choose_by_quality,
+    reliable,
+    reliable_by_quality,
+)
+from popexd.evaluation.outcomes import CLEAR, Answers, Logits, answers, exit_names
+from popexd.evaluation.policy import of_bundle
+from popexd.evaluation.summary import FILE, summary, table_file
+from popexd.evaluation.sweeps import depth
+
+THRESHOLDS = ("keep", "reliable")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the exits of a network said of frames, before any temperature.
+
+    Attributes:
+        logits: [exits, samples, classes], `final` last.
+        label, quality: [samples].
+        seen: [samples], the class that the quality estimator says; None without one.
+    """
+
+    logits: Logits
+    label: npt.NDArray[np.integer]
+    quality: npt.NDArray[np.str_]
+    seen: npt.NDArray[np.str_] | None = None
+
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Said:
+        """Keep the samples that a mask chooses."""
+        return Said(
+            self.logits[:, chosen],
+            self.label[chosen],
+            self.quality[chosen],
+            None if self.seen is None else self.seen[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How to calibrate.
+
+    Attributes:
+        method, samples_of, target_confidence: see `calibration.fit`.
+        criterion: another criterion for every branch, or None to keep theirs.
+        thresholds: "keep" them, or choose "reliable" ones; see `choosing.reliable`. A `target` goes before it, and with
+            another criterion there is nothing to keep.
+        target: choose them for an accuracy or a cost.
+        costs: of every exit, for the target; by default the share of the segments that have run.
+        allowance: see `choosing.reliable`.
+    """
+
+    method: str = "per-branch"
+    samples_of: str = "all"
+    target_confidence: float = 0.8
+    criterion: str | None = None
+    thresholds: str = "keep"
+    target: Target | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
+    allowance: float = ALLOWANCE
+
+
+def scaled(bundle: Bundle, said: Said) -> Answers:
+    """What the bundle's exits say with its temperatures, for each frame those of the class it is seen in."""
+    temperatures = np.empty(said.logits.shape[:2])
+    temperatures[-1] = bundle.final_temperature
+    for row, exit_ in enumerate(bundle.exits):
+        temperatures[row] = exit_.temperature
+        if said.seen is not None:
+            for quality in exit_.by_quality:
+                temperatures[row, said.seen == quality] = exit_.temperature_for(quality)
+    return answers(
+        exit_names(bundle),
+        said.logits,
+        said.label,
+        temperatures=temperatures,
+        quality=said.quality,
+        seen=said.seen,
+    )
+
+
+def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Temperatures]:
+    """Fit temperatures and thresholds on what the exits said of the frames to fit on; nothing is written.
+
+    With classes that the estimator sees, the temperatures of all frames are those of the clear ones, and each other
+    class of LEAST_OF_A_CLASS frames and more gets its own, and its own thresholds. Expert branches stay.
+
+    Raises:
+        Infeasible: the target cannot be reached on all frames together.
+    """
+    base = said if said.seen is None or not (said.seen == CLEAR).any() else said.only(said.seen == CLEAR)
+    found = fit(base.logits, base.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    by_class = _class_temperatures(said, wanted)
+    warm = _with_temperatures(bundle, found.values, by_class)
+    if wanted.criterion is not None:
+        criterion = Criterion(wanted.criterion, len(bundle.classes))
+        warm = replace(warm, exits=tuple(replace(each, criterion=criterion) for each in warm.exits))
+    changed = any(new.criterion.name != old.criterion.name for new, old in zip(warm.exits, bundle.exits, strict=True))
+    general, own = _thresholds(warm, scaled(warm, said), wanted, keep=not changed)
+    return _with_thresholds(warm, general, own), found
+
+
+def written(
+    folder: Path, bundle: Bundle, said: Said, *, method: Mapping[str, Any], source: Bundle
+) -> tuple[Bundle, Answers]:
+    """Write `bundle`, calibrated from `source`, with the validation table of the frames it was *not* fitted on.
+
+    `method` is kept in bundle.json under `calibration`. Raises BundleError; the folder is replaced whole or not at all.
+    """
+    found = scaled(bundle, said)
+    files = {name: (source.folder / name).read_bytes() for name in set(listed_files(source.facts))}
+    files.pop(str(source.facts["validation"]["file"]), None)
+    files[FILE] = table_file(found)
+    facts = {key: value for key, value in source.facts.items() if key != "fingerprint"}
+    facts["exits"] = [_exit_facts(entry, exit_) for entry, exit_ in zip(facts["exits"], bundle.exits, strict=True)]
+    facts["final"] = {**facts.get("final", {}), "temperature": round(bundle.final_temperature, 6)}
+    if bundle.quality is not None:
+        facts["quality"] = bundle.quality.to_json()
+    facts["validation"] = summary(found, of_bundle(bundle))
+    facts["calibration"] = dict(method)
+    return write(folder, facts, files), found
+
+
+def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, tuple[float, ...]]:
+    if said.seen is None or wanted.method != "per-branch":
+        return {}
+    found = {}
+    for quality in np.unique(said.seen):
+        own = said.only(said.seen == quality)
+        if quality != CLEAR and own.label.size >= LEAST_OF_A_CLASS:
+            learned = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+            found[str(quality)] = learned.values
+    return found
+
+
+def _with_temperatures(bundle: Bundle, general: tuple[float, ...], by_class: Mapping[str, tuple[float, ...]]) -> Bundle:
+    exits = []
+    for row, exit_ in enumerate(bundle.exits):
+        variants: dict[str, ExitVariant] = {
+            quality: replace(variant, temperature=None, threshold=None)
+            for quality, variant in exit_.by_quality.items()
+            if variant.file is not None
+        }
+        for quality, own in by_class.items():
+            variants[quality] = replace(variants.get(quality, ExitVariant()), temperature=round(own[row], 4))
+        exits.append(replace(exit_, temperature=round(general[row], 4), by_quality=variants))
+    return replace(bundle, exits=tuple(exits), final_temperature=round(general[-1], 4))
+
+
+def _thresholds(
+    bundle: Bundle, said: Answers, wanted: Wanted, *, keep: bool
+) -> tuple[Mapping[str, float], Mapping[str, Mapping[str, float]]]:
+    """Choose thresholds for all frames and for each class."""
+    names, criteria = [exit_.name for exit_ in bundle.exits], bundle.criteria
+    if wanted.target is not None:
+        costs = wanted.costs or depth(bundle)
+        general = choose(said, names, costs, wanted.target, criteria).thresholds
+        points = choose_by_quality(said, names, costs, wanted.target, criteria)
+        return general, {quality: point.thresholds for quality, point in points.items()}
+    if wanted.thresholds == "keep" and keep:
+        general = bundle.thresholds
+    else:
+        general = reliable(said, names, criteria=criteria, allowance=wanted.allowance)
+    return general, reliable_by_quality(said, general, criteria=criteria, allowance=wanted.allowance)
+
+
+def _with_thresholds(
+    bundle: Bundle, general: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]
+) -> Bundle:
+    return replace(bundle, exits=tuple(_with_own(exit_, general, by_class) for exit_ in bundle.exits))
+
+
+def _with_own(exit_: ExitSpec, general: Mapping[str, float], by_class: Mapping[str, Mapping[str, float]]) -> ExitSpec:
+    variants = dict(exit_.by_quality)
+    for quality, own in by_class.items():
+        variants[quality] = replace(variants.get(quality, ExitVariant()), threshold=own[exit_.name])
+    return replace(exit_, threshold=general[exit_.name], by_quality=variants)
+
+
+def _exit_facts(entry: Mapping[str, Any], exit_: ExitSpec) -> dict[str, Any]:
+    """Describe a branch for bundle.json; files keep the names they had."""
+    facts = {
+        **entry,
+        "temperature": exit_.temperature,
+        "threshold": exit_.threshold,
+        "criterion": exit_.criterion.name,
+    }
+    known = entry.get("by_quality", {})
+    variants = {}
+    for quality, variant in exit_.by_quality.items():
+        own = {"threshold": variant.threshold, "temperature": variant.temperature}
+        variants[quality] = {key: value for key, value in own.items() if value is not None}
+        if variant.file is not None:
+            variants[quality]["file"] = known[quality]["file"]
+    return facts | ({"by_quality": variants} if variants else {})

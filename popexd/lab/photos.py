@@ -1,0 +1,263 @@
+"""Labelled photos to evaluate and calibrate on: where they are from, which part fits and which reports, as frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from popexd.bundle import Bundle, InputSpec
+from popexd.errors import FrameRejected, InputError
+from popexd.lab import conveyor
+from popexd.lab.distortions import CLEAR, DISTORTIONS
+from popexd.lab.parts import CLASSES
+from popexd.runtime.frames import load_image, sniff
+
+GENERATED = "generated"
+AS_IT_IS = "as it is"
+MOST_BYTES = 6_000_000_000
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_TUNING, _HELD_OUT = ("val", "valid", "validation"), ("test",)
+
+Pixels = npt.NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One labelled photo: index of its class, what is wrong with it, and its file's bytes or its pixels."""
+
+    name: str
+    label: int
+    quality: str
+    load: Callable[[], bytes | Pixels]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Photos to fit on and photos to report on, none in both; `origin` says where they are from, for people.
+
+    `own` says that the source itself keeps them apart; otherwise they are halves of the same photos.
+    """
+
+    fit: tuple[Photo, ...]
+    report: tuple[Photo, ...]
+    origin: str
+    own: bool
+
+    @property
+    def to_evaluate(self) -> tuple[Photo, ...]:
+        """All photos, or the source's own test photos."""
+        return self.report if self.own else (*self.fit, *self.report)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames as the network takes them.
+
+    Attributes:
+        images: uint8 RGB [samples, height, width, 3].
+        label: [samples], index into the bundle's classes.
+        quality: [samples], class of what is wrong with the frame.
+        variant: [samples], AS_IT_IS or the name of the distortion that was added.
+    """
+
+    images: Pixels
+    label: npt.NDArray[np.intp]
+    quality: npt.NDArray[np.str_]
+    variant: npt.NDArray[np.str_]
+
+
+def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts:
+    """List the photos of a source: "generated", a folder, or frames that `popexd train` prepared.
+
+    A folder has one folder of images per class, or such folders under `val` and `test` (one of them will do; `train` is
+    left alone beside them). What the source does not keep apart is halved here, class by class. `samples` is the most
+    that are taken, classes in turn; None for all (1200 if generated).
+
+    Raises:
+        InputError: no such folder, fewer than two classes, one that the bundle does not know, or no images.
+    """
+    if source == GENERATED:
+        _check_generated(bundle)
+        every = [_shot(index, seed) for index in range(samples or 1200)]
+        return _halved(every, f"{len(every)} generated frames of seed {seed}")
+    place = Path(source)
+    if (place / "data.json").is_file():
+        return _prepared(place, bundle, samples)
+    if not place.is_dir():
+        raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
+    tuning = next((place / name for name in _TUNING if (place / name).is_dir()), None)
+    test = next((place / name for name in _HELD_OUT if (place / name).is_dir()), None)
+    if tuning is not None and test is not None:
+        fit, report = (tuple(_in_turn(_of_folder(each, bundle), _half(samples), seed)) for each in (tuning, test))
+        return Parts(fit, report, f"{len(fit)} photos of {tuning.name}, {len(report)} of {test.name}", own=True)
+    train = place / "train"
+    root = tuning or test or (train if train.is_dir() and train.name not in bundle.classes else place)
+    every = _in_turn(_of_folder(root, bundle), samples, seed)
+    return _halved(every, f"{len(every)} photos of {root.name}")
+
+
+def frames(
+    chosen: Sequence[Photo],
+    form: InputSpec,
+    distortions: Iterable[str] = (),
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Frames:
+    """Make frames of photos: each as it is, and once for every distortion, added at the camera's own size.
+
+    Undistorted photos are decoded and resized by the very function that the daemon uses.
+
+    Raises:
+        InputError: a photo that cannot be read, none at all, or more frames than memory may take.
+    """
+    variants = (AS_IT_IS, *distortions)
+    total = len(chosen) * len(variants)
+    if not total:
+        raise InputError("--data: no photos, expected at least one")
+    size = total * form.height * form.width * form.channels
+    if size > MOST_BYTES:
+        raise InputError(f"--data: {total} frames take {size / 1e9:.1f} GB, expected fewer: --samples")
+    images = np.empty((total, form.height, form.width, form.channels), dtype=np.uint8)
+    quality: list[str] = []
+    variant: list[str] = []
+    for index, photo in enumerate(chosen):
+        for name in variants:
+            images[len(variant)] = _frame(photo, form, name, np.random.default_rng([seed, index]))
+            quality.append(photo.quality if name == AS_IT_IS else DISTORTIONS[name].quality)
+            variant.append(name)
+        if progress is not None:
+            progress(index + 1, len(chosen))
+    labels = np.repeat(np.array([photo.label for photo in chosen], dtype=np.intp), len(variants))
+    return Frames(images, labels, np.array(quality), np.array(variant))
+
+
+def distortions(text: str | None) -> tuple[str, ...]:
+    """Read a list of distortions separated by commas. Raises InputError for one that is not there."""
+    names = tuple(part.strip() for part in text.split(",")) if text else ()
+    for name in names:
+        if name not in DISTORTIONS:
+            raise InputError(f"--distort: {name!r}, expected some of: {', '.join(DISTORTIONS)}")
+    return names
+
+
+def _frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Generator) -> Pixels:
+    try:
+        loaded = photo.load()
+        if isinstance(loaded, bytes):
+            data = sniff(loaded)
+            if distortion == AS_IT_IS:
+                return np.asarray(load_image(data.data, form.height, form.width)[0])
+            loaded = load_image(data.data, data.height, data.width)[0]
+    except (OSError, FrameRejected) as error:
+        raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
+    if distortion != AS_IT_IS:
+        loaded = DISTORTIONS[distortion].apply(loaded, random)
+    if loaded.shape != (form.height, form.width, form.channels):
+        picture = Image.fromarray(loaded).resize((form.width, form.height), Image.Resampling.BILINEAR)
+        loaded = np.asarray(picture, dtype=np.uint8)
+    return loaded
+
+
+def _check_generated(bundle: Bundle) -> None:
+    if bundle.classes != CLASSES:
+        raise InputError(
+            f"--data: generated frames show {', '.join(CLASSES[:3])}, …, but {bundle.name} knows "
+            f"{', '.join(bundle.classes[:3])}: expected a folder with a folder of photos per class"
+        )
+
+
+def _shot(index: int, seed: int) -> Photo:
+    frame = conveyor.scene(index, seed)
+    return Photo(f"frame {index}", frame.label, frame.quality, frame.jpeg)
+
+
+def _of_folder(root: Path, bundle: Bundle) -> list[Photo]:
+    found = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    known = ", ".join(bundle.classes[:8])
+    for entry in found:
+        if entry.name not in bundle.classes:
+            raise InputError(f"--data: {entry}: {bundle.name} knows no such class, expected folders named {known}")
+    if len(found) < 2:
+        raise InputError(f"--data: {root}: {len(found)} class folders, expected at least two of {known}")
+    every = [
+        Photo(str(path), bundle.classes.index(entry.name), CLEAR, path.read_bytes)
+        for entry in found
+        for path in sorted(entry.iterdir())
+        if path.suffix.lower() in _SUFFIXES
+    ]
+    for entry in found:
+        if not any(photo.label == bundle.classes.index(entry.name) for photo in every):
+            raise InputError(f"--data: {entry}: no images, expected JPEG, PNG or WebP")
+    return every
+
+
+def _prepared(place: Path, bundle: Bundle, samples: int | None) -> Parts:
+    from popexd.training.data import reopen
+
+    data = reopen(place)
+    if tuple(data.classes) != bundle.classes:
+        raise InputError(f"--data: {place}: classes {', '.join(data.classes[:4])}, expected those of {bundle.name}")
+    both = []
+    for name in ("tuning", "validation"):
+        split = data.split(name)
+        if split.images.shape[1:3] != (bundle.input.height, bundle.input.width):
+            raise InputError(
+                f"--data: {place}: frames of {split.images.shape[1:3]}, expected "
+                f"{(bundle.input.height, bundle.input.width)} for {bundle.name}"
+            )
+        count = min(len(split), _half(samples) or len(split))
+        both.append(
+            tuple(
+                Photo(
+                    f"{name} {index}",
+                    int(split.labels[index]),
+                    str(split.quality[index]),
+                    partial(_row, split.images, index),
+                )
+                for index in range(count)
+            )
+        )
+    return Parts(both[0], both[1], f"{len(both[0])} frames of tuning, {len(both[1])} of validation", own=True)
+
+
+def _row(images: Pixels, index: int) -> Pixels:
+    return np.array(images[index])
+
+
+def _half(samples: int | None) -> int | None:
+    return None if samples is None else max(1, samples // 2)
+
+
+def _in_turn(every: Sequence[Photo], samples: int | None, seed: int) -> list[Photo]:
+    """Shuffle each class and take one of each in turn, `samples` at most."""
+    random = np.random.default_rng(seed)
+    by_class: dict[int, list[Photo]] = {}
+    for position in random.permutation(len(every)):
+        by_class.setdefault(every[position].label, []).append(every[position])
+    longest = max(len(own) for own in by_class.values())
+    mixed = [
+        by_class[label][place] for place in range(longest) for label in sorted(by_class) if place < len(by_class[label])
+    ]
+    return mixed[:samples]
+
+
+def _halved(every: Sequence[Photo], origin: str) -> Parts:
+    """Every second photo of each class reports."""
+    count: dict[int, int] = {}
+    halves: tuple[list[Photo], list[Photo]] = ([], [])
+    for photo in every:
+        turn = count.get(photo.label, 0)
+        halves[turn % 2].append(photo)
+        count[photo.label] = turn + 1
+    if not halves[1]:
+        raise InputError(f"--data: {origin}: expected at least two of a class, to fit on one and report on the other")
+    return Parts(tuple(halves[0]), tuple(halves[1]), origin, own=False)

@@ -1,9 +1,9 @@
 """How good a frame is, in the few classes a plan can depend on: clear, blurred, noisy, dark and the like.
 
-A dozen features of the green channel, all of integer sums, and one linear classifier of their logarithms: some hundreds
+Sixteen features of the green channel, all of integer sums, and one linear classifier of their logarithms: some hundreds
 of microseconds a frame. Noise is the response to Immerkaer's mask (Computer Vision and Image Understanding 64, 1996)
-where the picture is flattest; sharpness is how steep its steepest parts are, at one, two and four pixels, along and
-across: defocus takes the small scale, a moving belt one direction, and noise lifts the smallest scale alone.
+where the picture is flattest. Blur shows where it is steepest: how much of the steps between coarse pixels is left
+between fine ones, in a row and in a column, for a moving belt smears but one of them.
 """
 
 from __future__ import annotations
@@ -20,30 +20,34 @@ from numpy.typing import NDArray
 FEATURES = (
     "noise-1",
     "noise-2",
-    "flat-across-1",
-    "flat-along-1",
-    "steep-across-1",
-    "steep-across-2",
-    "steep-across-4",
-    "steep-along-1",
-    "steep-along-2",
-    "steep-along-4",
+    "texture-2",
+    "detail-1",
+    "detail-2",
+    "steep-across",
+    "steep-along",
+    "edge-across-1",
+    "edge-along-1",
+    "edge-across-2",
+    "edge-along-2",
+    "flat-across-8",
+    "flat-along-8",
     "brightness",
-    "deviation",
-    "darkest",
     "brightest",
-    "black",
     "white",
 )
-"""Names of the features, in the order of their numbers; "across" compares neighbours in a row, "along" in a column."""
+"""Names of the features, in the order of their numbers.
+
+The number is a scale in pixels; "across" compares neighbours in a row, "along" in a column. `noise`, `texture` and
+`detail` are the mask's response in the flattest tenth, the middle and the richest tenth of the blocks.
+"""
 
 _STRIP_ROWS = 16
 _BLOCK_COLUMNS = 8
 _MOST_PIXELS = 1 << 16
-_FLAT, _STEEP = 0.1, 0.9
+_FLAT, _MIDDLE, _RICH, _STEEPEST = 0.1, 0.5, 0.9, 0.98
 # Differences of a tenth of a grey level are rounding, not picture.
 _LEAST_LEVEL, _LEAST_SHARE = 0.1, 1e-3
-_BLACK, _WHITE = 8, 247
+_WHITE = 254
 
 _MOST_CLASSES = 32
 _MOST_WEIGHT = 1e6
@@ -60,26 +64,28 @@ def features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     ValueError
         Not such a frame.
     """
-    picture = _strips(pixels)
-    levels = []
-    noise: list[float] = []
-    steep_across, steep_along = [], []
-    for scale in (1, 2, 4):
-        across, along = _steps(picture)
-        levels.append((across, along))
-        steep_across.append(_quantile(across, _STEEP) / scale**2)
-        steep_along.append(_quantile(along, _STEEP) / scale**2)
-        if scale < 4:
-            noise.append(_quantile(_curvature(picture), _FLAT) / scale**2)
-            picture = _halved(picture)
-    flat = [_quantile(each, _FLAT) for each in levels[0]]
-    # The last one is of sums over sixteen pixels.
-    coarse = np.sort(picture.reshape(-1)) / 16
-    steps = np.array([*noise, *flat, *steep_across, *steep_along], dtype=np.float64)
-    tones = np.array([coarse.mean(), coarse.std(), _at(coarse, 0.05), _at(coarse, 0.95)])
-    green = _strips(pixels)
-    shares = np.array([np.count_nonzero(green <= _BLACK), np.count_nonzero(green >= _WHITE)]) / green.size
-    logarithms = (np.log(steps + _LEAST_LEVEL), np.log(tones + 1), np.log(shares + _LEAST_SHARE))
+    fine = _strips(pixels)
+    half = _halved(fine)
+    quarter = _halved(half)
+    eighth = _halved(quarter)
+    across = [_across(picture, scale) for picture, scale in ((fine, 1), (half, 2), (quarter, 4), (eighth, 8))]
+    along = [_along(picture, scale) for picture, scale in ((fine, 1), (half, 2), (quarter, 4), (eighth, 8))]
+    curved_1, curved_2 = np.sort(_curvature(fine, 1)), np.sort(_curvature(half, 2))
+    steps = [_at(curved_1, _FLAT), _at(curved_2, _FLAT), _at(curved_2, _MIDDLE)]
+    steps += [_at(curved_1, _RICH), _at(curved_2, _RICH)]
+    steps += [_at(np.sort(across[0]), _STEEPEST), _at(np.sort(along[0]), _STEEPEST)]
+    edges_across, edges_along = _at_edges(*across[:3]), _at_edges(*along[:3])
+    edges = [edges_across[0], edges_along[0], edges_across[1], edges_along[1]]
+    flat = [_at(np.sort(across[3]), _FLAT), _at(np.sort(along[3]), _FLAT)]
+    tones = np.sort(eighth, axis=None) / 64
+    white = np.count_nonzero(fine >= _WHITE) / fine.size
+    logarithms = (
+        np.log(np.array(steps) + _LEAST_LEVEL),
+        np.array(edges),
+        np.log(np.array(flat) + _LEAST_LEVEL),
+        np.log(np.array([tones.mean(), _at(tones, 0.95)]) + 1),
+        np.log([white + _LEAST_SHARE]),
+    )
     return np.concatenate(logarithms).astype(np.float32)
 
 
@@ -189,35 +195,42 @@ def _strips(pixels: NDArray[np.uint8]) -> NDArray[np.int16]:
 def _halved(picture: NDArray[np.int16]) -> NDArray[np.int16]:
     """Sum two by two: half the rows and columns, fourfold values."""
     rows = picture[:, ::2] + picture[:, 1::2]
-    rows = rows[..., : rows.shape[2] & ~1]
     halved: NDArray[np.int16] = rows[..., ::2] + rows[..., 1::2]
     return halved
 
 
-def _steps(picture: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean size of the differences of neighbours in a row and in a column, block by block."""
-    return _blocks(np.abs(np.diff(picture, axis=2))), _blocks(np.abs(np.diff(picture, axis=1)))
+def _across(picture: NDArray[np.int16], scale: int) -> NDArray[np.float64]:
+    """Mean size of the differences of neighbours in a row, block by block."""
+    return _blocks(np.abs(np.diff(picture, axis=2)), scale)
 
 
-def _curvature(picture: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Mean size of the response to Immerkaer's mask: a plane and an edge along either axis give none."""
-    across = np.diff(picture, n=2, axis=2)
-    return _blocks(np.abs(np.diff(across, n=2, axis=1)))
+def _along(picture: NDArray[np.int16], scale: int) -> NDArray[np.float64]:
+    """Mean size of the differences of neighbours in a column, block by block."""
+    return _blocks(np.abs(np.diff(picture, axis=1)), scale)
 
 
-def _blocks(values: NDArray[np.int16]) -> NDArray[np.float64]:
-    """Means over each strip's rows and eight columns: [strips x blocks], in no order."""
+def _curvature(picture: NDArray[np.int16], scale: int) -> NDArray[np.float64]:
+    """Mean size of the response to Immerkaer's mask, by block; a plane and an edge along either axis give none."""
+    return _blocks(np.abs(np.diff(np.diff(picture, n=2, axis=1), n=2, axis=2)), scale)
+
+
+def _blocks(values: NDArray[np.int16], scale: int) -> NDArray[np.float64]:
+    """Means in grey levels over each strip's rows and eight columns of the frame: [strips x blocks]."""
+    block = _BLOCK_COLUMNS // scale
     columns = values.sum(axis=1, dtype=np.int32)
-    whole = max(1, columns.shape[1] // _BLOCK_COLUMNS)
-    block = min(_BLOCK_COLUMNS, columns.shape[1])
-    sums = columns[:, : whole * block].reshape(-1, block).sum(axis=1)
-    means: NDArray[np.float64] = sums / (block * values.shape[1])
+    starts = np.arange(0, columns.shape[1], block)
+    sums = np.add.reduceat(columns, starts, axis=1)
+    wide = np.minimum(block, columns.shape[1] - starts)
+    # A value of scale s is the sum of s x s pixels.
+    means: NDArray[np.float64] = (sums / (wide * values.shape[1] * scale**2)).reshape(-1)
     return means
 
 
-def _quantile(values: NDArray[np.float64], share: float) -> float:
-    place = math.floor(share * (values.size - 1))
-    return float(np.partition(values, place)[place])
+def _at_edges(one: NDArray[np.float64], two: NDArray[np.float64], four: NDArray[np.float64]) -> tuple[float, float]:
+    """Compare steps at one and at two pixels with those at four, in the tenth of the blocks where these are largest."""
+    edges = np.argpartition(four, four.size - 1 - four.size // 10)[four.size - 1 - four.size // 10 :]
+    coarse, middle, fine = (math.log(float(each[edges].mean()) + _LEAST_LEVEL) for each in (four, two, one))
+    return fine - coarse, middle - coarse
 
 
 def _at(ordered: NDArray[np.float64], share: float) -> float:

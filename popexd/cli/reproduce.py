@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 FROM_A_PROFILE = ("3", "4")
-FROM_PHOTOS = ("5", "6", "7")
+FROM_PHOTOS = ("5", "6", "7", "jnca")
 FIGURES = (*FROM_A_PROFILE, *FROM_PHOTOS)
 FORMATS = ("png", "svg", "pdf")
 NEEDS_PHOTOS = "photos are missing, expected --data FOLDER (one folder of photos per class of --bundle) or generated"
@@ -36,11 +36,11 @@ def reproduce(
         str, typer.Option(help="3, 4: a branch right at the cut: either, skip (the authors' code) or run")
     ] = "either",
     data: Annotated[
-        str | None, typer.Option(help="5, 6, 7: a folder with one folder of photos per class, or 'generated'")
+        str | None, typer.Option(help="5 to jnca: a folder with one folder of photos per class, or 'generated'")
     ] = None,
-    bundle: Annotated[str, typer.Option(help="5, 6, 7: the model that looks at the photos")] = "default",
+    bundle: Annotated[str, typer.Option(help="5 to jnca: the model that looks at the photos")] = "default",
     images: Annotated[int, typer.Option(min=4, help="5: how many photos; the paper took 48")] = 48,
-    samples: Annotated[int, typer.Option(min=20, help="6, 7: how many photos at most")] = 400,
+    samples: Annotated[int, typer.Option(min=40, help="6, 7, jnca: how many photos at most")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="which photos are drawn")] = 1,
     out: Annotated[Path, typer.Option(help="folder for the data (JSON, CSV) and the pictures")] = Path("reproduction"),
     formats: Annotated[
@@ -121,16 +121,17 @@ def _from_photos(
     from popexd import bundle as bundles
     from popexd.lab.reproduction.figure_5 import BLURS, figure_5
     from popexd.lab.reproduction.figures_6_7 import figures_6_7
+    from popexd.lab.reproduction.jnca import figure_jnca
     from popexd.lab.reproduction.photos import draw_photos
 
     loaded = bundles.load(bundle)
     images, samples = counts
-    blurred, calibrated = "5" in wanted, bool({"6", "7"} & set(wanted))
+    blurred, calibrated, later = "5" in wanted, bool({"6", "7"} & set(wanted)), "jnca" in wanted
     made: list[Figure] = []
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("looking for photos", total=None)
-        photos = draw_photos(data, loaded, max(images * blurred, samples * calibrated), seed)
+        photos = draw_photos(data, loaded, max(images * blurred, samples * (calibrated or later)), seed)
         if blurred:
             few = photos.first(images)
             bar.reset(task, total=len(few.chosen) * (1 + len(BLURS)), description="figure 5")
@@ -140,6 +141,10 @@ def _from_photos(
             bar.reset(task, total=len(many.chosen), description="figures 6, 7")
             pair = figures_6_7(loaded, many, progress=lambda done: bar.update(task, completed=done))
             made += [each for each in pair if each.name in wanted]
+        if later:
+            many = photos.first(samples)
+            bar.reset(task, total=len(many.chosen), description="figure jnca")
+            made.append(figure_jnca(loaded, many, seed=seed, progress=lambda done: bar.update(task, completed=done)))
     return made
 
 

@@ -16,6 +16,7 @@ from popexd.errors import InputError
 from popexd.lab import conveyor
 from popexd.lab.distortions import DISTORTIONS, blurred
 from popexd.lab.parts import CLASSES
+from popexd.lab.reproduction import jnca
 from popexd.lab.reproduction.figure import Figure
 from popexd.lab.reproduction.figure_5 import figure_5, of_entropies
 from popexd.lab.reproduction.figures_6_7 import calibrated, figures_6_7, of_logits
@@ -215,6 +216,64 @@ def test_figures_6_and_7_on_the_bundle_that_ships(bundle: Bundle) -> None:
     assert curves(seven, 1)["before calibration"][-1] == pytest.approx(six.settings["final_accuracy"])
     with pytest.raises(InputError, match="--data: 19 photos, expected at least 20"):
         figures_6_7(bundle, photos.first(19))
+
+
+def many_overconfident() -> tuple[np.ndarray, np.ndarray]:
+    """Two branches and the end, [3, samples, classes]: all over-confident, the first most, the end knows best."""
+    random = np.random.default_rng(11)
+    labels = random.integers(0, 6, 3000)
+    truth = np.eye(6)[labels]
+    exits = [
+        factor * (knows * truth + random.normal(0, 1, truth.shape))
+        for factor, knows in ((3, 1.2), (2.5, 1.8), (2, 2.6))
+    ]
+    return np.array(exits, dtype=np.float32), labels
+
+
+def test_the_later_papers_quantities_are_those_of_its_definitions() -> None:
+    """Uncalibrated, at each target: what leaves and how often it is right, counted here sample by sample."""
+    logits, labels = many_overconfident()
+    figure = jnca.of_logits(("b1", "b2", "final"), logits, labels, "made up")
+    shares, accuracies = curves(figure, 0)["conventional"], curves(figure, 1)["conventional"]
+
+    for index, target in enumerate(figure.panels[0].curves[0].x):
+        right = []
+        for sample in range(len(labels)):
+            for branch in (0, 1):
+                odds = np.exp(logits[branch, sample].astype(float))
+                if odds.max() / odds.sum() >= target:
+                    right.append(int(logits[branch, sample].argmax()) == labels[sample])
+                    break
+        assert shares[index] == pytest.approx(len(right) / len(labels))
+        assert accuracies[index] == pytest.approx(np.mean(right))
+
+
+def test_calibration_makes_overconfident_devices_reliable() -> None:
+    """Directions of the later paper: fewer answers on the device, right more often, fewer outages, at every target."""
+    logits, labels = many_overconfident()
+    figure = jnca.of_logits(("b1", "b2", "final"), logits, labels, "made up")
+    panels = [curves(figure, panel) for panel in range(4)]
+
+    for method in ("global", "per branch"):
+        left, right, outages, missed = (panel[method] - panel["conventional"] for panel in panels)
+        assert (left < 0).all()
+        assert (right > 0).all()
+        assert (outages <= 0).all()
+        assert outages.min() < -0.5
+        assert missed.mean() <= 0
+    assert figure.settings["batch"] == 256
+    assert {fact.figure for fact in figure.facts} == {"jnca"}
+    assert "(paper: 0.16 / 0.095 / 0.12; none / global / per branch)" in figure.facts[0].found
+
+
+def test_the_order_of_the_three_is_compared_not_assumed() -> None:
+    """Branches that were calibrated already: nothing changes, and nothing is called the same."""
+    labels = np.arange(60) % 3
+    logits = np.repeat((8 * np.eye(3)[labels])[None], 2, axis=0).astype(np.float32)
+    figure = jnca.of_logits(("b1", "final"), logits, labels, "made up")
+
+    assert [fact.same for fact in figure.facts] == [False] * 4
+    assert figure.settings["batch"] == 15
 
 
 def folder_of(tmp_path: Path, count: int = 6) -> Path:

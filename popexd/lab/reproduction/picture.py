@@ -76,4 +76,7 @@ def _curve(axes: Any, panel: Panel, curve: Curve, index: int) -> None:
         middle = (len(panel.curves) - 1) / 2
         axes.step(curve.x, [y + 0.09 * (middle - index) for y in heights], where="post", linewidth=1.8, **style)
     else:
-        axes.plot(curve.x, heights, markevery=max(1, len(curve.x) // 20), **style)
+        # The first ones wider, so that what lies below the next can still be seen.
+        axes.plot(
+            curve.x, heights, linewidth=max(1.2, 3.0 - 0.6 * index), markevery=max(1, len(curve.x) // 20), **style
+        )

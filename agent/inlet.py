@@ -62,7 +62,10 @@ class Inlet:
         frame_id = dict(message.user_properties).get("frame_id") or _text(message.correlation_data)
         if frame_id is not None and len(frame_id) > _LONGEST_FRAME_ID:
             frame_id = None
-        return [*found, ev.FrameReceived(camera, message.payload, frame_id, message.correlation_data)]
+        receipt = message.receipt
+        again = receipt is not None and receipt.again
+        frame = ev.FrameReceived(camera, message.payload, frame_id, message.correlation_data, receipt, again)
+        return [*found, frame]
 
     def reply(self, message: Message) -> list[ev.Event]:
         """Turn a worker's answer into an event."""

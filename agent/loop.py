@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from popexd.bus.base import Bus, Delivery, Message
+from popexd.bus.receipt import Receipt
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator
 from popexd.logs import get_logger
@@ -21,8 +22,10 @@ from popexd.protocol.topics import DeviceTopics
 
 from . import render
 from .compute import Compute
+from .diary import Diary
 from .inlet import Inlet
 from .mailbox import Empty, Flooded, FrameArrived, Mailbox
+from .owed import Owed
 
 log = get_logger("agent")
 
@@ -94,6 +97,7 @@ class Loop:
         topics: this device's.
         boot: this start's token; a frame on the wire is called `<boot>-<key>`.
         model: name and fingerprint of the bundle.
+        diary: what earlier starts noted.
 
     """
 
@@ -107,6 +111,7 @@ class Loop:
         topics: DeviceTopics,
         boot: str,
         model: tuple[str, str],
+        diary: Diary,
     ) -> None:
         self.brain = brain
         self.progress = 0
@@ -119,6 +124,7 @@ class Loop:
         self._topics = topics
         self._boot = boot
         self._model, self._fingerprint = model
+        self._owed = Owed(buses.site, diary, self._publish_result)
         self._limit = EventLimit()
         self._started_at = time.monotonic()
         self._drained = threading.Event()
@@ -131,7 +137,7 @@ class Loop:
             ev.Ship: self._ship,
             ev.SendProbe: self._probe,
             ev.Answer: self._answer,
-            ev.Settled: lambda _settled, _now: None,
+            ev.Settled: lambda settled, _now: self._owed.settled(settled),
             ev.Notice: self._notice,
             ev.Decided: self._decided,
             ev.Report: self._report,
@@ -183,7 +189,7 @@ class Loop:
         except Empty:
             return [ev.Wakeup()]
         if isinstance(item, FrameArrived):
-            return self._inlet.frame(item)
+            return self._owed.came(item.message, self._inlet.frame(item))
         if isinstance(item, Flooded):
             self.brain.statistics.replies_rejected["overload"] += item.count
             return []
@@ -231,16 +237,22 @@ class Loop:
     def _answer(self, answer: ev.Answer, _now: float) -> None:
         frame_id = answer.frame_id or f"{self._boot}-{answer.key}"
         payload = render.result(answer, frame_id)
+        self._owed.answer(answer, payload.to_bytes(), frame_id)
+        log.debug("frame.answered", frame_id=frame_id, label=payload.label, exit=answer.exit, tier=payload.tier)
+
+    def _publish_result(
+        self, camera: str, payload: bytes, frame_id: str, correlation: bytes | None, answers: Receipt | None
+    ) -> None:
         # A string of MQTT holds no control characters, and a broker hangs up on who sends one.
         named = (("frame_id", frame_id),) if frame_id.isprintable() else ()
         self._buses.site.publish(
-            self._topics.results(answer.camera),
-            payload.to_bytes(),
+            self._topics.results(camera),
+            payload,
             qos=1,
-            correlation_data=answer.correlation,
+            correlation_data=correlation,
             user_properties=named,
+            answers=answers,
         )
-        log.debug("frame.answered", frame_id=frame_id, label=payload.label, exit=answer.exit, tier=payload.tier)
 
     def _notice(self, notice: ev.Notice, now: float) -> None:
         left_out = self._limit.passes(notice.event, now)

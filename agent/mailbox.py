@@ -14,6 +14,8 @@ _MOST_FRAME_BYTES = 128_000_000
 _MOST_MESSAGES = 4096
 _MOST_MESSAGE_BYTES = 32_000_000
 
+_Key = tuple[str, bytes]
+
 
 @dataclass(frozen=True, slots=True)
 class FrameArrived:
@@ -36,7 +38,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._queue: SimpleQueue[Any] = SimpleQueue()
         self._lock = threading.Lock()
-        self._slots: dict[str, tuple[Message, int]] = {}
+        self._slots: dict[_Key, tuple[Message, int]] = {}
         self._frame_bytes = 0
         self._messages = 0
         self._message_bytes = 0
@@ -59,19 +61,28 @@ class Mailbox:
         self._queue.put(_Letter(item, size_bytes))
 
     def post_frame(self, message: Message) -> None:
-        """Put a frame into its topic's slot; the one that is there is pushed out."""
+        """Put a frame into its topic's slot; the one that is there is pushed out.
+
+        One that is delivered again has a slot of its own: it may have been taken before we were started.
+        """
+        receipt = message.receipt
+        key = (message.topic, receipt.mark if receipt is not None and receipt.again else b"")
         with self._lock:
-            held = self._slots.get(message.topic)
+            held = self._slots.get(key)
             others = self._frame_bytes - (0 if held is None else len(held[0].payload))
             crowded_out = bool(self._slots) and others + len(message.payload) > _MOST_FRAME_BYTES
             if crowded_out or (held is None and len(self._slots) >= _MOST_TOPICS):
                 crowded = next(iter(self._slots))
                 self._slots[crowded] = (self._slots[crowded][0], self._slots[crowded][1] + 1)
-                return
-            self._frame_bytes = others + len(message.payload)
-            self._slots[message.topic] = (message, 0 if held is None else held[1] + 1)
-        if held is None:
-            self._queue.put(_Slot(message.topic))
+                gone: Message | None = message
+            else:
+                self._frame_bytes = others + len(message.payload)
+                self._slots[key] = (message, 0 if held is None else held[1] + 1)
+                gone = None if held is None else held[0]
+                if held is None:
+                    self._queue.put(_Slot(key))
+        if gone is not None and gone.receipt is not None:
+            gone.receipt.acknowledge()
 
     def get(self, timeout: float | None) -> Any:
         """Return the next item; a `FrameArrived` for a slot, a `Flooded` where messages found no room.
@@ -83,8 +94,8 @@ class Mailbox:
         item = self._queue.get(timeout=timeout) if timeout is None or timeout > 0 else self._queue.get_nowait()
         with self._lock:
             match item:
-                case _Slot(topic):
-                    message, skipped = self._slots.pop(topic)
+                case _Slot(key):
+                    message, skipped = self._slots.pop(key)
                     self._frame_bytes -= len(message.payload)
                     return FrameArrived(message, skipped)
                 case _Letter(inner, size_bytes):
@@ -99,7 +110,7 @@ class Mailbox:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    topic: str
+    key: _Key
 
 
 @dataclass(frozen=True, slots=True)

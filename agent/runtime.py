@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import popexd
@@ -16,7 +18,7 @@ from popexd.bus.mqtt import MqttBus
 from popexd.config import AgentConfig, Broker
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.logs import get_logger
 from popexd.plan import Tier
 from popexd.profile import LayerGraph
@@ -26,6 +28,7 @@ from popexd.runtime import background
 from popexd.runtime.segments import SegmentRunner
 
 from .compute import Compute
+from .diary import Diary
 from .inlet import Inlet
 from .loop import Arrived, Buses, Loop
 from .mailbox import Mailbox
@@ -86,7 +89,8 @@ class Agent:
         inlet = Inlet(self.topics, self.boot, self.bundle)
         self.compute = Compute(runner, config.limits, device if slowdown > 1 else None, self._mailbox.post)
         model = (self.bundle.name, self.bundle.fingerprint)
-        self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model)
+        diary = Diary(_diary_path(config))
+        self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model, diary)
         self.loop.on_failure = self._on_failure
         self._subscribe(inlet)
         for part in (self.compute, self.loop, *self.buses.each, *self._schedule()):
@@ -123,8 +127,7 @@ class Agent:
 
         """
         chosen = brain_settings(config)
-        exits = tuple(spec.name for spec in self.bundle.exits)
-        chosen.planner.updated({"thresholds": config.planner.thresholds}, exits)
+        chosen.planner.updated({"thresholds": config.planner.thresholds}, self.bundle.criteria)
         for schedule in (part for part in self._parts if isinstance(part, Schedule)):
             schedule.change("probe", config.probe.interval_seconds)
             schedule.change("metrics", config.metrics.interval_seconds)
@@ -136,7 +139,7 @@ class Agent:
 
     def _subscribe(self, inlet: Inlet) -> None:
         site, uplink, topics = self.buses.site, self.buses.uplink, self.topics
-        site.subscribe(topics.frames("+"), self._mailbox.post_frame, qos=1)
+        site.subscribe(topics.frames("+"), self._mailbox.post_frame, qos=1, held=True)
         site.subscribe(topics.request("+"), self._into(inlet.request), qos=1)
         uplink.subscribe(topics.workers("state"), self._into(inlet.worker_state), qos=1)
         uplink.subscribe(topics.workers("profile"), self._into(inlet.worker_profile), qos=1)
@@ -192,12 +195,19 @@ def brain_settings(config: AgentConfig) -> Settings:
 
 def mqtt_buses(config: AgentConfig, will: Will) -> Buses:
     """Return the connections that the configuration names."""
-    site = mqtt_bus(config.mqtt, f"popexd-{config.mqtt.site}-{config.mqtt.device}", will)
+    session = config.mqtt.session_seconds
+    site = mqtt_bus(config.mqtt, f"popexd-{config.mqtt.site}-{config.mqtt.device}", will, session)
     if config.uplink is None:
         return Buses(site, site)
     return Buses(site, mqtt_bus(config.uplink, f"popexd-{config.mqtt.site}-{config.mqtt.device}-up", will))
 
 
-def mqtt_bus(broker: Broker, client_id: str, will: Will) -> Bus:
+def mqtt_bus(broker: Broker, client_id: str, will: Will, session_seconds: int = 0) -> Bus:
     """Return a connection to a configured broker."""
-    return MqttBus(mqtt_settings(broker, client_id=client_id), will)
+    return MqttBus(mqtt_settings(broker, client_id=client_id, session_seconds=session_seconds), will)
+
+
+def _diary_path(config: AgentConfig) -> Path:
+    """Return where notes outlive this process: systemd's folder in memory, else beside the measurements."""
+    folder = Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or config.runtime.cache_folder)
+    return folder / f"diary-{config.mqtt.site}+{config.mqtt.device}"

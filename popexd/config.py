@@ -82,9 +82,7 @@ class Broker(Section):
     port: int = Field(default=1883, ge=1, le=65535, description="8883 is usual with TLS")
     username: str | None = Field(default=None, min_length=1, description="absent: we do not say who we are")
     password_file: UserPath | None = Field(default=None, description="a file whose first line is the password")
-    tls: bool | None = Field(
-        default=None, description="encrypt; absent: when a certificate is named or the port is 8883"
-    )
+    tls: bool | None = Field(default=None, description="encrypt; absent: if a certificate is named or the port is 8883")
     ca_file: UserPath | None = Field(default=None, description="certificate authority that signed the broker's")
     cert_file: UserPath | None = Field(default=None, description="our certificate")
     key_file: UserPath | None = Field(default=None, description="our certificate's key")
@@ -134,6 +132,7 @@ class DeviceBroker(SiteBroker):
     """The site's broker, our site and this device."""
 
     device: DeviceName = Field(default_factory=host_name, description="this device; default: the host name")
+    session_seconds: int = Field(default=60, ge=0, le=3600, description="a broker keeps frames so long after a crash")
 
 
 class AgentModel(Section):

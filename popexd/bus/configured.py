@@ -11,7 +11,9 @@ from popexd.config import Broker
 _ROUNDS = 20_000
 
 
-def mqtt_settings(broker: Broker, client_id: str = "", limits: QueueLimits | None = None) -> MqttSettings:
+def mqtt_settings(
+    broker: Broker, client_id: str = "", limits: QueueLimits | None = None, session_seconds: int = 0
+) -> MqttSettings:
     """Return the transport's settings; the password is read from its file now.
 
     Raises:
@@ -30,6 +32,7 @@ def mqtt_settings(broker: Broker, client_id: str = "", limits: QueueLimits | Non
         cert_file=broker.cert_file,
         key_file=broker.key_file,
         keepalive_seconds=broker.keepalive_seconds,
+        session_seconds=session_seconds,
         limits=limits or QueueLimits(),
     )
 

@@ -35,6 +35,9 @@ def reproduce(
     at_cut: Annotated[
         str, typer.Option(help="3, 4: a branch right at the cut: either, skip (the authors' code) or run")
     ] = "either",
+    codecs: Annotated[
+        bool, typer.Option("--codecs", help="3, 4: ship with the codecs of --profile, not as raw float32")
+    ] = False,
     data: Annotated[
         str | None, typer.Option(help="5 to jnca: a folder with one folder of photos per class, or 'generated'")
     ] = None,
@@ -54,7 +57,7 @@ def reproduce(
     wanted = _wanted(figure, data)
     made: list[Figure] = []
     if set(wanted) & set(FROM_A_PROFILE):
-        made += _from_a_profile(wanted, profile, links, at_cut)
+        made += _from_a_profile(wanted, profile, links, at_cut, codecs=codecs)
     if data is not None and set(wanted) & set(FROM_PHOTOS):
         made += _from_photos(wanted, data, bundle, (images, samples), seed, quiet=as_json)
     left_out = {} if figure != ALL else {name: NEEDS_PHOTOS for name in FIGURES if name not in wanted}
@@ -93,7 +96,9 @@ def _formats(text: str) -> tuple[str, ...]:
     return chosen
 
 
-def _from_a_profile(wanted: Iterable[str], profile: Path | None, links: str, at_cut: str) -> list[Figure]:
+def _from_a_profile(
+    wanted: Iterable[str], profile: Path | None, links: str, at_cut: str, *, codecs: bool
+) -> list[Figure]:
     from popexd.lab.reproduction.figure_3 import figure_3
     from popexd.lab.reproduction.figure_4 import figure_4
     from popexd.lab.reproduction.partition import LINKS, SYNTHETIC
@@ -105,9 +110,11 @@ def _from_a_profile(wanted: Iterable[str], profile: Path | None, links: str, at_
     if at_cut not in AT_CUT:
         raise InputError(f"--at-cut: {at_cut!r}, expected one of: {', '.join(AT_CUT)}")
     graph = LayerGraph.load(profile or SYNTHETIC)
+    if codecs and not graph.codecs:
+        raise InputError("--codecs: the profile has none, expected --profile with one that popexd profile wrote")
     makers = {"3": figure_3, "4": figure_4}
     try:
-        return [makers[name](graph, LINKS[links], at_cut) for name in wanted if name in makers]
+        return [makers[name](graph, LINKS[links], at_cut, codecs=codecs) for name in wanted if name in makers]
     except ProfileError as error:
         raise ProfileError(f"{profile}: {error}") from error
 

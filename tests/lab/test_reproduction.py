@@ -29,7 +29,7 @@ from popexd.lab.reproduction.partition import (
     stretches,
 )
 from popexd.plan import Tier
-from popexd.profile import LayerGraph
+from popexd.profile import CodecCost, LayerGraph
 from tests.graphs import chain, cost_ms, random_chain, random_dag, uplink
 
 # The spec's synthetic profile, written out once more: cloud milliseconds, bytes from the input on, branch after v1.
@@ -339,6 +339,43 @@ def test_only_what_the_paper_has_counts_of_a_measured_profile() -> None:
         full, bare = figure_3(rich, POPEX), figure_3(plain, POPEX)
         assert full.to_json() == bare.to_json()
         assert one(full, "the shortest path").same
+
+
+def with_codecs() -> LayerGraph:
+    """Three layers; the frame as the camera sent it, a faithful codec after v1, and one that spoils answers."""
+    graph = chain((1, 2, 3), (100_000, 50_000, 10_000), [(1, 0.5, 0)])
+    codecs = {
+        "input": {"camera": CodecCost(9_000, 0, 0.002, agreement=1.0)},
+        "v1": {
+            "f32": CodecCost(50_000),
+            "q8": CodecCost(12_000, 0.0002, 0.0001, agreement=0.99),
+            "q2": CodecCost(100, 0, 0, agreement=0.6),
+        },
+    }
+    return replace(graph, codecs=codecs, input_seconds={Tier.DEVICE: 0.0003}, result_bytes=500)
+
+
+@pytest.mark.parametrize(("gamma", "mbps"), [(10, 1.1), (100, 1.1), (10, 18.8), (3, 0.2)])
+@pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
+def test_with_codecs_the_daemons_own_costs_count(gamma: float, mbps: float, p: float) -> None:
+    """Decoding and encoding on the device are slower too, answers take their way back, spoiling codecs are not used."""
+    bits = 1e3 * mbps  # in a millisecond
+    early, back = gamma * (0.3 + 1 + 0.5), 8 * 500 / bits
+    ways = {
+        "input camera": 8 * 9_000 / bits + 2 + 6 + back,
+        "v1 skip f32": gamma * 1.3 + 8 * 50_000 / bits + 5 + back,
+        "v1 skip q8": gamma * (1.3 + 0.2) + 8 * 12_000 / bits + 0.1 + 5 + back,
+        "v1 run f32": early + (1 - p) * (8 * 50_000 / bits + 5 + back),
+        "v1 run q8": early + (1 - p) * (gamma * 0.2 + 8 * 12_000 / bits + 0.1 + 5 + back),
+        "v2 f32": early + (1 - p) * (gamma * 2 + 8 * 10_000 / bits + 3 + back),
+        "output": early + (1 - p) * gamma * 5,
+    }
+    problem = question(as_in_paper(with_codecs(), codecs=True), gamma, p, mbps)
+    found = decide(problem)
+
+    assert 1e3 * found.seconds == pytest.approx(min(ways.values()), rel=1e-9)
+    assert ways[found.cut] == pytest.approx(min(ways.values()), rel=1e-9)
+    assert agrees(problem, found)
 
 
 def test_profiles_that_do_not_fit_are_refused() -> None:

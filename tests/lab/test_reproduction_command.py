@@ -102,6 +102,10 @@ def test_generated_pictures_do_where_there_are_no_photos(tmp_path: Path, capsys:
         (("7", "--format", "none"), "figure 7: photos are missing"),
         (("3", "--format", "gif"), "--format: 'gif', expected some of: png, svg, pdf, or none"),
         (("3", "--links", "5g", "--facts"), "--links: '5g', expected one of: popex, dads"),
+        (
+            ("3", "--codecs", "--facts"),
+            "--codecs: the profile has none, expected --profile with one that popexd profile",
+        ),
         (("3", "--at-cut", "maybe", "--facts"), "--at-cut: 'maybe', expected one of: either, skip, run"),
         (("4", "--profile", "/nowhere.json", "--facts"), "/nowhere.json: No such file or directory"),
         (("5", "--data", "/nowhere", "--facts"), "--data: /nowhere: no such folder"),

@@ -27,18 +27,19 @@ class _Sweep:
         return 1 - self.decisions[-1].seconds / self.decisions[0].seconds
 
 
-def figure_3(graph: LayerGraph, links: Mapping[str, float], at_cut: str = "either") -> Figure:
+def figure_3(graph: LayerGraph, links: Mapping[str, float], at_cut: str = "either", *, codecs: bool = False) -> Figure:
     """Sweep p at every link for gamma 10 and 100.
 
     Args:
         graph: a chain with at least one branch and times of the cloud; all else of it is left out.
         links: Mbit/s by name, slowest first.
         at_cut: what becomes of a branch right at the cut: `either`, `skip` (the authors' code) or `run`.
+        codecs: ship with the profile's codecs instead of raw float32.
 
     Raises:
         ProfileError: the profile does not fit.
     """
-    model = as_in_paper(graph)
+    model = as_in_paper(graph, codecs=codecs)
     wrong, asked, sweeps = 0, 0, dict[tuple[float, str], _Sweep]()
     for gamma in GAMMAS:
         for name, mbps in links.items():
@@ -69,7 +70,7 @@ def figure_3(graph: LayerGraph, links: Mapping[str, float], at_cut: str = "eithe
         for gamma in GAMMAS
     ]
     facts = [*_facts(sweeps, list(links), len(model.layers)), _least(asked, wrong)]
-    settings = {"mbps": dict(links), "gammas": list(GAMMAS), "at_cut": at_cut}
+    settings = {"mbps": dict(links), "gammas": list(GAMMAS), "at_cut": at_cut, "codecs": codecs}
     settings["flat_until"] = {f"{name}, gamma {gamma:g}": each.flat_until for (gamma, name), each in sweeps.items()}
     return Figure("3", "Expected inference time against exit probability", model.model, panels, facts, settings)
 
@@ -81,6 +82,7 @@ def _facts(sweeps: Mapping[tuple[float, str], _Sweep], names: list[str], layers:
     low = first.decisions[0]
     flat = {name: sweeps[slow, name].flat_until for name in names}
     flat_cuts = {name: sweeps[slow, name].decisions[0].cut for name in names if flat[name] > 0}
+    flat_layers = {sweeps[slow, name].decisions[0].layers for name in flat_cuts}
     savings = {gamma: [sweeps[gamma, name].reduction for name in names] for gamma in GAMMAS}
     return [
         Fact(
@@ -105,7 +107,7 @@ def _facts(sweeps: Mapping[tuple[float, str], _Sweep], names: list[str], layers:
             "3",
             "γ 100: while constant, all is in the cloud",
             ", ".join(f"{cut} ({name})" for name, cut in flat_cuts.items()) or "never constant",
-            bool(flat_cuts) and set(flat_cuts.values()) == {"input"},
+            flat_layers == {0},
         ),
         Fact(
             "3",

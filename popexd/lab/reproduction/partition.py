@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from popexd.errors import ProfileError
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
 from popexd.plan import Plan, Tier
-from popexd.profile import LayerGraph
+from popexd.profile import CodecCost, LayerGraph
 from popexd.solvers.brute_force import every_plan
 from popexd.solvers.problem import Problem
 from popexd.solvers.selection import TIE
@@ -29,13 +28,16 @@ LINKS: Mapping[str, Mapping[str, float]] = {
 GAMMAS = (10.0, 100.0)
 """How many times slower the device is, figure 3."""
 
+LEAST_AGREEMENT = 0.98
+"""Of the answers, that a codec must leave as they were to be used."""
+
 TOLERANCE_SECONDS = 1e-9
 """How much more a frame may take before it counts as more; far below what anyone can measure."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Where the solver cuts: `seconds` expected, how many layers stay on the device, and the cut's name."""
+    """Where the solver cuts: `seconds` expected, how many layers stay on the device, and the cut in words."""
 
     seconds: float
     layers: int
@@ -43,13 +45,20 @@ class Decision:
     branch_runs: bool
 
     @property
+    def point(self) -> str:
+        """The cut without what is said of the branch and the codec."""
+        return self.cut.partition(" ")[0]
+
+    @property
     def rank(self) -> int:
         """How much of the network is on the device, a branch at the cut included."""
         return 2 * self.layers + self.branch_runs
 
 
-def as_in_paper(graph: LayerGraph) -> LayerGraph:
+def as_in_paper(graph: LayerGraph, *, codecs: bool = False) -> LayerGraph:
     """Leave of a profile what the paper's model has: the chain, its first branch, times of the cloud, raw sizes.
+
+    With `codecs` what the daemon has besides stays: codecs that keep the answers, decoding the frame, the answer's way.
 
     Raises:
         ProfileError: the graph is no chain, has no branch, or no times for the cloud.
@@ -65,17 +74,28 @@ def as_in_paper(graph: LayerGraph) -> LayerGraph:
         graph,
         layers=tuple(replace(layer, seconds={Tier.CLOUD: layer.seconds[Tier.CLOUD]}) for layer in graph.layers),
         exits=(replace(first, seconds={Tier.CLOUD: first.seconds[Tier.CLOUD]}),),
-        codecs={},
-        input_seconds={},
-        result_bytes=0.0,
+        codecs=_faithful(graph) if codecs else {},
+        input_seconds=graph.input_seconds if codecs else {},
+        result_bytes=graph.result_bytes if codecs else 0.0,
         validation=None,
         thresholds={},
     )
 
 
 def question(graph: LayerGraph, gamma: float, probability: float, mbps: float) -> Problem:
-    """Ask for the least expected time on a device `gamma` times slower, over `mbps`, at this exit probability."""
+    """Ask for the least expected time on a device `gamma` times slower, over `mbps`, at this exit probability.
+
+    Encoding and decoding frames on the device, where the graph has them, become slower alike.
+    """
     there = graph.with_gamma(gamma).with_probabilities({graph.exits[0].name: probability})
+    there = replace(
+        there,
+        codecs={
+            point: {name: replace(cost, encode_seconds=gamma * cost.encode_seconds) for name, cost in table.items()}
+            for point, table in there.codecs.items()
+        },
+        input_seconds={tier: (gamma if tier is Tier.DEVICE else 1) * s for tier, s in there.input_seconds.items()},
+    )
     return Problem(there, NetworkState(Link(mbps * 1e6)))
 
 
@@ -124,8 +144,8 @@ def stretches(
 ) -> list[tuple[int, Decision]]:
     """List the cuts over whole gammas: from which gamma on which is chosen.
 
-    A cut's time is affine in gamma, steeper the more runs on the device. The least of such lines never turns back to a
-    steeper one, so where both ends of an interval agree, so does all between them.
+    A plan's time is affine in gamma. The least of such lines is concave, so a plan that is best at both ends of an
+    interval is best all over it, and only intervals whose ends differ are looked into.
     """
     known: dict[int, Decision] = {}
 
@@ -134,13 +154,25 @@ def stretches(
             known[gamma] = decide(question(graph, float(gamma), probability, mbps), at_cut)
         return known[gamma]
 
-    first, last = gammas
-    found, gamma = [(first, at(first))], first
-    while at(gamma).rank != at(last).rank:
-        here = at(gamma).rank
-        gamma = first + bisect.bisect_right(range(first, last + 1), -here, key=lambda each: -at(each).rank)
-        found.append((gamma, at(gamma)))
+    intervals = [gammas]
+    while intervals:
+        low, high = intervals.pop()
+        if at(low).cut != at(high).cut and high - low > 1:
+            middle = (low + high) // 2
+            intervals += [(low, middle), (middle, high)]
+    found: list[tuple[int, Decision]] = []
+    for gamma in sorted(known):
+        if not found or known[gamma].cut != found[-1][1].cut:
+            found.append((gamma, known[gamma]))
     return found
+
+
+def _faithful(graph: LayerGraph) -> dict[str, dict[str, CodecCost]]:
+    """The codecs of every point that keep the answers; `f32` always does."""
+    return {
+        point: {name: cost for name, cost in table.items() if name == "f32" or cost.agreement >= LEAST_AGREEMENT}
+        for point, table in graph.codecs.items()
+    }
 
 
 def _decision(problem: Problem, plan: Plan, seconds: float) -> Decision:
@@ -148,9 +180,13 @@ def _decision(problem: Problem, plan: Plan, seconds: float) -> Decision:
     layers = sum(plan.tiers[name] is Tier.DEVICE for name in names)
     branch = problem.graph.exits[0]
     here = 0 < layers < len(names) and names[layers - 1] == branch.after
-    name = {0: "input", len(names): "output"}.get(layers, names[layers - 1])
+    words = [{0: "input", len(names): "output"}.get(layers, names[layers - 1])]
     running = plan.runs(branch.name)
-    return Decision(seconds, layers, f"{name} {'run' if running else 'skip'}" if here else name, running)
+    if here:
+        words.append("run" if running else "skip")
+    if problem.graph.codecs and layers < len(names):
+        words.append(plan.codec(Tier.DEVICE))
+    return Decision(seconds, layers, " ".join(words), running)
 
 
 def _popex_may_choose(problem: Problem, plan: Plan, at_cut: str) -> bool:

@@ -1,0 +1,184 @@
+"""Agents that are killed with frames in their hands: the next start answers every one of them, and none twice."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from popexd.protocol.messages import MetricsPayload
+
+from .rig import TENSORS, TOPICS, Rig, Watch, photo, until
+
+SLOWLY = {"slowdown": 30.0}
+VERY_SLOWLY = {"slowdown": 1000.0}
+
+
+def named(prefix: str, count: int) -> list[str]:
+    """Frame ids, one for each camera `c<n>`."""
+    return [f"{prefix}-{index}" for index in range(count)]
+
+
+def publish(watch: Watch, names: list[str]) -> None:
+    """Publish one frame per camera, and return when the broker has them."""
+    arrived = threading.Semaphore(0)
+    for index, name in enumerate(names):
+        watch.bus.publish(
+            TOPICS.frames(f"c{index}"),
+            photo(index),
+            qos=1,
+            user_properties=[("frame_id", name)],
+            on_done=lambda _: arrived.release(),
+        )
+    for _ in names:
+        assert arrived.acquire(timeout=30)
+
+
+def answered_once(watch: Watch, names: list[str]) -> None:
+    """Wait until all have an answer; none has two different ones then, nor when the agent's books balance."""
+    watch.until(lambda: set(names) <= set(watch.results()), f"answers to {names}")
+
+    def balanced() -> bool:
+        frames = watch.metrics().frames
+        return frames.taken == frames.answered and frames.received == frames.taken + frames.dropped + frames.rejected
+
+    watch.until(balanced, "an agent that owes nothing")
+    assert {name: len(watch.results()[name]) for name in names} == dict.fromkeys(names, 1)
+
+
+@pytest.fixture
+def watch(rig: Rig) -> Watch:
+    """The ear on a broker of the test's own."""
+    return rig.watch(rig.broker().port, "popexd/#", TENSORS)
+
+
+def port(watch: Watch) -> int:
+    """The broker that a watch listens to."""
+    return watch.bus.settings.port
+
+
+def test_killed_before_it_has_looked_at_them(rig: Rig, watch: Watch) -> None:
+    """The frames lie in the socket of a process that is stopped; its next start counts each of them once."""
+    tables = rig.agent_tables(port(watch), planner={"mode": "device"})
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    agent.pause()
+    names = named("unseen", 6)
+    publish(watch, names)
+    agent.kill()
+    rig.program("agent", tables)
+
+    answered_once(watch, names)
+    watch.until(lambda: watch.metrics().frames.received == len(names), "each being counted")
+    assert watch.metrics().frames.answered == len(names)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_while_it_computes(rig: Rig, watch: Watch, seed: int) -> None:
+    """One frame is being computed and the others wait, at whatever instant it comes."""
+    tables = rig.agent_tables(port(watch), planner={"mode": "device", "deadline_seconds": 30.0}, runtime=SLOWLY)
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    names = named("computing", 6)
+    publish(watch, names)
+    threading.Event().wait(random.Random(seed).uniform(0.0, 0.6))
+    agent.kill()
+    rig.program("agent", tables)
+
+    answered_once(watch, names)
+
+
+def test_killed_while_a_worker_has_them(rig: Rig, watch: Watch) -> None:
+    """The worker's reply comes to nobody; the next start ships the frames once more."""
+    worker = rig.program("worker", rig.worker_tables(port(watch)))
+    tables = rig.agent_tables(port(watch), planner={"deadline_seconds": 30.0})
+    agent = rig.program("agent", tables)
+    watch.cut_is("input")
+    worker.pause()
+    names = named("shipped", 3)
+    publish(watch, names)
+    watch.shipped(1)
+    agent.kill()
+    worker.resume()
+    rig.program("agent", tables)
+
+    answered_once(watch, names)
+
+
+def test_killed_again_and_again_among_frames(rig: Rig, watch: Watch) -> None:
+    """Each camera sends its next frame when the one before is answered; kills come at any instant, by seed."""
+    chance, tables = random.Random(7), rig.agent_tables(port(watch), planner={"mode": "device"})
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    stopped = threading.Event()
+
+    def camera(index: int) -> None:
+        number = 0
+        while not stopped.is_set():
+            number += 1
+            watch.send(f"c{index}", photo(number % 8), f"c{index}-{number}")
+            sent[index] = number
+            watch.answer(f"c{index}-{number}")
+
+    sent = dict.fromkeys(range(5), 0)
+    cameras = [threading.Thread(target=camera, args=(index,), daemon=True) for index in sent]
+    for thread in cameras:
+        thread.start()
+    for _ in range(6):
+        before = len(watch.results())
+        watch.until(lambda least=before + 20: len(watch.results()) >= least, "answers after a start")
+        threading.Event().wait(chance.uniform(0.0, 0.05))
+        agent.kill()
+        agent = rig.program("agent", tables)
+    stopped.set()
+    for thread in cameras:
+        thread.join(30)
+
+    answered_once(watch, [f"c{index}-{number}" for index, last in sent.items() for number in range(1, last + 1)])
+
+
+def test_frames_of_the_time_between_are_answered_too(rig: Rig, watch: Watch) -> None:
+    """The newest of a camera; the broker kept them for an agent that said no farewell, and for no other."""
+    tables = rig.agent_tables(port(watch), planner={"mode": "device"})
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    agent.kill()
+    watch.until(lambda: watch.agent_is("offline"), "its will")
+    publish(watch, ["crashed"])
+    agent = rig.program("agent", tables)
+    answered_once(watch, ["crashed"])
+
+    assert agent.terminate() == 0
+    publish(watch, ["stopped"])
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    watch.send("c0", photo(1), "afterwards")
+    watch.answer("afterwards")
+    assert "stopped" not in watch.results()
+
+
+def test_a_frame_that_kills_is_given_up(rig: Rig, watch: Watch) -> None:
+    """It is tried by so many starts and then rejected; what came with it is answered by then."""
+    tables = rig.agent_tables(port(watch), planner={"mode": "device", "deadline_seconds": 30.0}, runtime=VERY_SLOWLY)
+    names = ["deadly"]
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    publish(watch, names)
+    for _ in range(4):
+        heard = len(watch.messages(TOPICS.metrics))
+        watch.until(lambda since=heard: taken_since(watch, since), "the frame being taken")  # type: ignore[misc]
+        agent.kill()
+        agent = rig.program("agent", tables)
+
+    rejected = watch.until(lambda: watch.events("input.rejected"), "the frame being given up")
+    assert rejected[0]["reason"] == "fatal"
+    assert agent.running
+    until(lambda: watch.metrics().frames.rejected == 1, "the count")
+    assert watch.results() == {}
+
+
+def taken_since(watch: Watch, heard: int) -> bool:
+    """Whether an agent that was started since has the frame in hand."""
+    later = watch.payloads(TOPICS.metrics, MetricsPayload)[heard:]
+    return any(each.frames.taken and not each.frames.answered for each in later)

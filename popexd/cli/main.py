@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "doctor": Entry(
             "what is wrong with this machine, the configuration or the broker", "popexd.cli.doctor.command:doctor"
         ),
+        "quality": Entry("the image-quality class of photos, as the daemon sees them", "popexd.cli.quality:quality"),
         "schema": Entry("JSON Schema of a payload", "popexd.cli.schema:schema"),
     },
     "Plan": {
@@ -63,7 +64,11 @@ COMMANDS: dict[str, dict[str, Entry]] = {
     },
     "Train": {
         "train": Entry("train an early-exit model (extra: train)", "popexd.cli.train:train"),
-        "export": Entry("turn a trained model into a bundle (extra: train)", "popexd.cli.train:export"),
+        "export": Entry("turn a trained model into a bundle (extra: train)", "popexd.cli.export:export"),
+        "calibrate": Entry(
+            "a bundle whose exits mean what they say, fitted on photos", "popexd.cli.calibrate:calibrate"
+        ),
+        "evaluate": Entry("what a bundle's exits are worth, and other thresholds", "popexd.cli.evaluate:evaluate"),
     },
 }
 

@@ -104,7 +104,7 @@ def _places(backbone: Backbone, branches: str) -> Sequence[BranchPlace]:
     if branches.isdecimal():
         return even_places(backbone, int(branches))
     names = list(backbone.segments)
-    places = []
+    places: list[BranchPlace] = []
     for word in branches.split(","):
         name, _, after = word.partition("=")
         if after not in names[:-1]:

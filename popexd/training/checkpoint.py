@@ -46,7 +46,7 @@ def load(path: Path) -> dict[str, Any]:
 def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:
     """Build the net of a checkpoint with its weights, ready to evaluate. Raises InputError when they do not fit."""
     try:
-        net = build(content["backbone"], len(content["classes"]), content.get("branches", ""))
+        net = build(content["backbone"], len(content["classes"]), content.get("branches", ""), content.get("side", 0))
         net.load_state_dict(content["weights"])
     except (KeyError, TypeError, RuntimeError) as error:
         first_line = str(error).splitlines()[0][:100]

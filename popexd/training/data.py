@@ -69,17 +69,21 @@ def prepare(
     seed: int,
     side: int,
     *,
+    distort: str = "",
     processes: int = 2,
     progress: Progress | None = None,
 ) -> DataSet:
     """Return the data set in `cache`, written first if it is not there.
 
-    `source` is "generated" or a folder (see `sources`); `samples` counts all splits together, None for all there are.
-    Raises InputError when `cache` holds other data or the source cannot be used.
+    `source` is "generated" or a folder (see `sources`); `samples` counts all splits together, None for all there are;
+    `distort` is what is done to the frames of a folder, see `sources.variants`. Raises InputError when `cache` holds
+    other data or the source cannot be used.
     """
     if source == GENERATED:
+        if distort:
+            raise InputError(f"--distort: {distort}: generated frames come with their own, expected a folder of photos")
         return prepared(cache, sources.generated(samples, seed, side), seed, side, processes, progress)
-    return prepared(cache, sources.folder(Path(source), samples, seed, side), seed, side, processes, progress)
+    return prepared(cache, sources.folder(Path(source), samples, seed, side, distort), seed, side, processes, progress)
 
 
 def prepared(
@@ -136,14 +140,14 @@ def _write(
             items = source.items[name]
             if len(items) == 0:
                 raise InputError(f"{cache.name}: no frames for the {name} split, expected more images")
-            shape = (len(items), facts["side"], facts["side"], 3)
+            shape = (source.copies * len(items), facts["side"], facts["side"], 3)
             images = np.lib.format.open_memmap(
                 partial_folder / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape
             )
             labels: list[int] = []
             quality: list[str] = []
             camera_bytes: list[int] = []
-            for record in _made(items, source.make, processes):
+            for record in _made(items, source.make, processes if source.parallel else 1):
                 images[len(labels)] = record[0]
                 labels.append(record[1])
                 quality.append(record[2])

@@ -1,80 +1,132 @@
-"""From a checkpoint to a bundle: ONNX segments checked against torch, thresholds, validation and codec tables."""
+"""From a checkpoint to a bundle: ONNX segments checked against torch, calibrated exits, validation and codec tables."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from popexd import bundle as bundles
 from popexd.bundle import Bundle
 from popexd.errors import InputError
-from popexd.evaluation.calibration import temperature
-from popexd.runtime.segments import SegmentRunner
+from popexd.evaluation import quality_fit
+from popexd.evaluation.choosing import ALLOWANCE
+from popexd.evaluation.outcomes import CLEAR, answers, exit_logits
+from popexd.evaluation.policy import of_bundle
+from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
+from popexd.evaluation.summary import FILE, summary, table_file
+from popexd.quality import QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.data import DataSet, Split, reopen
 from popexd.training.early_exit import EarlyExitNet, multiply_adds
 from popexd.training.loop import evaluate
+from popexd.training.sources import GENERATED
 
 TOLERANCE = 1e-4
-ALLOWANCE = 0.005
 PIXELS = {"channels": 3, "dtype": "uint8", "layout": "NHWC"}
 
 Progress = Callable[[str], None]
+Experts = Mapping[str, EarlyExitNet]
+"""By quality class: the same backbone, with branches tuned for frames of that class."""
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A checkpoint, its net, its experts, and the frames it is measured on."""
+
+    content: dict[str, Any]
+    net: EarlyExitNet
+    experts: Experts
+    data: DataSet
 
 
 def export(
     source: Path,
     out: Path,
     *,
-    name: str = "conveyor-b-alexnet",
+    name: str | None = None,
     cache: Path | None = None,
+    experts: Mapping[str, Path] | None = None,
     allowance: float = ALLOWANCE,
     codec_frames: int = 512,
     on_step: Progress | None = None,
 ) -> Bundle:
     """Turn the checkpoint `source` into a bundle at `out`, whole or not at all.
 
-    Temperatures and thresholds come from the tuning split (see `measure.default_thresholds`), all else is measured on
-    the validation split. `cache` is the prepared data, by default where the checkpoint says. Raises InputError.
+    Temperatures, thresholds (see `choosing.reliable`) and, where frames of several quality classes are there, the
+    estimator of these come from the tuning split; all that is reported is measured on the validation split. `cache` is
+    the prepared data, by default where the checkpoint says; it may hold the same frames with other distortions.
+    `experts` are checkpoints of branches for a quality class, on the same backbone. Raises InputError.
     """
     say = on_step or (lambda step: None)  # noqa: ARG005 - a silent progress
-    content = checkpoint.load(source)
-    net = checkpoint.restore(content, Path(source))
-    data = _data_of(content, Path(source), cache)
-    tuning, validation = data.split("tuning"), data.split("validation")
-    say("thresholds")
-    tuned = evaluate(net, tuning.images)
-    # The final exit stays as it is: nothing is decided by its confidence.
-    temperatures = np.array([*(round(temperature(own, tuning.labels), 4) for own in tuned[:-1]), 1.0], dtype=np.float32)
-    scaled = tuned / temperatures[:, None, None]
-    thresholds = measure.default_thresholds(net.exits, scaled, tuning.labels, allowance)
-    say("validation")
-    logits = evaluate(net, validation.images) / temperatures[:, None, None]
+    trained = _opened(Path(source), cache, experts or {})
+    net, validation = trained.net, trained.data.split("validation")
+    say("quality of the frames")
+    estimator = _estimator(trained)
+    say("answers")
+    tuning_said, validation_said = (_said(trained, name, estimator) for name in ("tuning", "validation"))
     say("codecs")
-    codecs = measure.codec_table(net, validation, codec_frames, lambda cut: say(f"codecs at {cut}"))
+    codecs = measure.codec_table(net, validation, codec_frames, lambda done, of: say(f"codecs, frame {done} of {of}"))
     say("segments")
-    described, files = _segments(net, thresholds, dict(zip(net.exits, temperatures.tolist(), strict=True)))
-    files["validation.npz"] = measure.validation_file(net.exits, logits, validation)
+    described, files = _segments(trained)
+    plain = answers(net.exits, validation_said.logits, validation_said.label, quality=validation_said.quality)
+    files[FILE] = table_file(plain)
     facts: dict[str, Any] = {
         "schema": bundles.SCHEMA,
-        "name": name,
-        "classes": list(data.classes),
+        "name": name or _name_of(trained),
+        "classes": list(trained.data.classes),
         "input": {"name": "input", "height": net.side, "width": net.side, **PIXELS},
         **described,
+        **({} if estimator is None else {"quality": estimator.to_json()}),
         "codecs": codecs,
-        "validation": _summary(net, thresholds, logits, validation),
-        "training": _training_facts(content, data, allowance, min(codec_frames, len(validation)), net),
+        "validation": {"file": FILE},
+        "training": _training_facts(trained, allowance, min(codec_frames, len(validation))),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        tried = bundles.write(Path(scratch) / "bundle", facts, files)
+        draft = bundles.write(Path(scratch) / "draft", facts, files)
+        facts["validation"] = summary(plain, of_bundle(draft))
         say("check against torch")
-        facts["training"]["largest_difference_to_torch"] = _compare(net, tried, validation)
-    return bundles.write(Path(out), facts, files)
+        facts["training"]["largest_difference_to_torch"] = _compare(trained, draft, validation)
+        draft = bundles.write(Path(scratch) / "draft", facts, files)
+        wanted = Wanted(thresholds="reliable", allowance=allowance)
+        calibrated, _ = recalibrated(draft, tuning_said, wanted)
+        method = {
+            "method": wanted.method,
+            "samples_of": wanted.samples_of,
+            "thresholds": wanted.thresholds,
+            "frames": len(tuning_said.label),
+        }
+        return written(Path(out), calibrated, validation_said, method=method, source=draft)[0]
+
+
+def _opened(source: Path, cache: Path | None, experts: Mapping[str, Path]) -> _Trained:
+    content = checkpoint.load(source)
+    net = checkpoint.restore(content, source)
+    nets = {}
+    for quality, path in experts.items():
+        nets[quality] = checkpoint.restore(checkpoint.load(path), path)
+        _check_expert(net, nets[quality], path)
+    return _Trained(content, net, nets, _data_of(content, source, cache))
+
+
+def _name_of(trained: _Trained) -> str:
+    generated = trained.data.facts.get("source") == GENERATED
+    return f"conveyor-{trained.net.backbone}" if generated else trained.net.backbone
+
+
+def _check_expert(net: EarlyExitNet, expert: EarlyExitNet, path: Path) -> None:
+    own, other = net.segments.state_dict(), expert.segments.state_dict()
+    same = own.keys() == other.keys() and all(torch.equal(own[key], other[key]) for key in own)
+    if not same or expert.places != net.places:
+        raise InputError(
+            f"--expert: {path}: another backbone or other branches, expected a run with --freeze --from the checkpoint"
+        )
 
 
 def _data_of(content: dict[str, Any], source: Path, cache: Path | None) -> DataSet:
@@ -83,118 +135,102 @@ def _data_of(content: dict[str, Any], source: Path, cache: Path | None) -> DataS
     except (KeyError, TypeError) as error:
         raise InputError(f"{source}: data: missing, expected the data set the checkpoint was trained on") from error
     data = reopen(folder)
-    if data.facts != facts:
+    # Other distortions of the same frames, split alike, are as good to measure on: none of them was trained on.
+    if {**data.facts, "distort": ""} != {**facts, "distort": ""}:
         raise InputError(f"{folder}: holds other data than {source} was trained on, expected the same")
     return data
 
 
-def _segments(
-    net: EarlyExitNet, thresholds: dict[str, float], temperatures: dict[str, float]
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    files: dict[str, bytes] = {}
-    segments: list[dict[str, Any]] = []
-    exits: list[dict[str, Any]] = []
+def _estimator(trained: _Trained) -> QualityEstimator | None:
+    """Fit the estimator to frames of the tuning split; None where they are all of one class."""
+    tuning, validation = trained.data.split("tuning"), trained.data.split("validation")
+    names, counts = np.unique(quality_fit.visible(tuning.quality), return_counts=True)
+    if names.size < 2 or counts.min() < quality_fit.LEAST_FRAMES:
+        if trained.experts:
+            raise InputError(
+                f"--expert: {trained.data.folder} holds {', '.join(names)}, expected frames of the experts' classes too"
+            )
+        return None
+    fitted = quality_fit.fit_frames(tuning.images, tuning.quality).estimator
+    unknown = set(trained.experts) - {*fitted.classes}
+    if unknown:
+        raise InputError(f"--expert: {min(unknown)}: no such quality class, expected one of {', '.join(names)}")
+    truth = quality_fit.visible(validation.quality)
+    known = np.isin(truth, fitted.classes)
+    measured = quality_fit.measure(image for image, there in zip(validation.images, known, strict=True) if there)
+    return quality_fit.agree(fitted, measured, truth[known]).estimator
+
+
+def _said(trained: _Trained, name: str, estimator: QualityEstimator | None) -> Said:
+    """What every exit says of a split, the experts of the frames that are seen to be theirs."""
+    split = trained.data.split(name)
+    seen = None if estimator is None else quality_fit.seen(estimator, split.images)
+    logits = evaluate(trained.net, split.images)
+    for quality, expert in trained.experts.items():
+        own = np.zeros(len(split), dtype=bool) if seen is None else np.asarray(seen == quality)
+        if own.any():
+            logits[:, own] = evaluate(expert, split.images[own])
+    return Said(logits, split.labels, split.quality, seen)
+
+
+def _segments(trained: _Trained) -> tuple[dict[str, Any], dict[str, bytes]]:
+    net = trained.net
     pixels = torch.zeros(1, net.side, net.side, 3, dtype=torch.uint8)
     with torch.inference_mode():
-        logits, outputs = net.resume("input", pixels)
-    shapes = {"input": tuple(pixels.shape)} | {key: tuple(tensor.shape) for key, tensor in outputs.items()}
-    before = "input"
-    for name in net.names:
-        module = net.segment(name)
-        file = f"segments/{name}.onnx"
-        files[file] = onnx_files.segment(
-            module, name, takes=before, taken=shapes[before], gives=shapes[name], pixels=before == "input"
-        )
-        output = {"shape": list(shapes[name]), "dtype": "float32"}
-        segments.append({"name": name, "file": file, "after": [before], "output": output})
-        before = name
-    for place, shape in zip(net.places, (tuple(tensor.shape) for tensor in logits), strict=False):
-        file = f"segments/{place.name}.onnx"
-        module = net.branch(place.name)
-        files[file] = onnx_files.segment(
-            module, place.name, takes=place.after, taken=shapes[place.after], gives=shape, pixels=False
-        )
-        exits.append(
-            {
-                "name": place.name,
-                "after": place.after,
-                "file": file,
-                "temperature": round(temperatures[place.name], 4),
-                "threshold": thresholds[place.name],
-                "criterion": "confidence",
-            }
-        )
+        _, outputs = net.resume("input", pixels)
+    models = onnx_files.files_of(net, pixels)
+    files = {f"segments/{name}.onnx": model for name, model in models.items()}
+    segments = [
+        {
+            "name": name or _name_of(trained),
+            "file": f"segments/{name}.onnx",
+            "after": [before],
+            "output": {"shape": list(outputs[name].shape), "dtype": "float32"},
+        }
+        for before, name in zip(("input", *net.names), net.names, strict=False)
+    ]
+    exits: list[dict[str, Any]] = [
+        {
+            "name": place.name,
+            "after": place.after,
+            "file": f"segments/{place.name}.onnx",
+            "temperature": 1.0,
+            "threshold": 0.9,
+            "criterion": "confidence",
+        }
+        for place in net.places
+    ]
+    for quality, expert in trained.experts.items():
+        tuned = onnx_files.files_of(expert, pixels)
+        for entry in exits:
+            file = f"segments/{entry['name']}.{quality}.onnx"
+            files[file] = tuned[entry["name"]]
+            entry.setdefault("by_quality", {})[quality] = {"file": file}
     return {"segments": segments, "exits": exits}, files
 
 
-def _compare(net: EarlyExitNet, tried: Bundle, validation: Split, frames: int = 16) -> float:
+def _compare(trained: _Trained, draft: Bundle, validation: Split, frames: int = 16) -> float:
     """Run the written files in a chain beside torch and return the largest difference of any logit at any exit."""
-    runner = SegmentRunner(tried, threads=1)
-    images = np.array(validation.images[:frames])
-    expected = evaluate(net, images)
+    images: npt.NDArray[np.uint8] = np.array(validation.images[:frames])
     largest = 0.0
-    for frame, image in enumerate(images):
-        tensors: dict[str, Any] = {"input": image[None]}
-        found: dict[str, Any] = {}
-        for segment in tried.segments:
-            tensors = runner.run(tensors, [segment.name])
-            for exit_ in tried.exits:
-                if exit_.after == segment.name:
-                    found[exit_.name] = runner.classify(exit_.name, tensors[segment.name]).logits
-        found["final"] = tensors[tried.segments[-1].name].reshape(-1)
-        for index, name in enumerate(net.exits):
-            difference = float(np.abs(found[name] - expected[index, frame]).max())
-            largest = max(largest, difference)
+    for quality, net in {CLEAR: trained.net, **trained.experts}.items():
+        found = exit_logits(draft, images, seen=[quality] * len(images), threads=1)
+        for name, difference in zip(net.exits, np.abs(found - evaluate(net, images)).max(axis=(1, 2)), strict=True):
+            largest = max(largest, float(difference))
             if not difference <= TOLERANCE:
                 raise InputError(
                     f"export: exit {name} differs by {difference:.2g} from torch, expected at most {TOLERANCE:g}"
                 )
-    runner.close()
     return largest
 
 
-def _summary(net: EarlyExitNet, thresholds: dict[str, float], logits: measure.Logits, split: Split) -> dict[str, Any]:
-    """Sum up the validation table: alone, every exit's accuracy; at the default thresholds, shares and accuracies."""
-    likely = measure.probabilities(logits)
-    confidence, correct = likely.max(axis=2), likely.argmax(axis=2) == split.labels
-    taken = np.full(len(split), len(net.exits) - 1)
-    for index in reversed(range(len(net.exits) - 1)):
-        taken[confidence[index] >= thresholds[net.exits[index]]] = index
-    answered = correct[taken, np.arange(len(split))]
-    by_quality = {}
-    for quality in sorted(set(split.quality.tolist())):
-        own = split.quality == quality
-        by_quality[quality] = {
-            "samples": int(own.sum()),
-            "accuracy": {name: _share(correct[index][own]) for index, name in enumerate(net.exits)},
-            "shares": {name: _share(taken[own] == index) for index, name in enumerate(net.exits)},
-            "joint_accuracy": _share(answered[own]),
-        }
-    return {
-        "file": "validation.npz",
-        "samples": len(split),
-        "accuracy": {name: _share(correct[index]) for index, name in enumerate(net.exits)},
-        "shares": {name: _share(taken == index) for index, name in enumerate(net.exits)},
-        "accuracy_where_taken": {
-            name: _share(answered[taken == index]) for index, name in enumerate(net.exits) if (taken == index).any()
-        },
-        "joint_accuracy": _share(answered),
-        "by_quality": by_quality,
-    }
-
-
-def _share(flags: Any) -> float:
-    return round(float(np.mean(flags)), 5)
-
-
-def _training_facts(
-    content: dict[str, Any], data: DataSet, allowance: float, codec_frames: int, net: EarlyExitNet
-) -> dict[str, Any]:
-    return {
+def _training_facts(trained: _Trained, allowance: float, codec_frames: int) -> dict[str, Any]:
+    content, facts = trained.content, trained.data.facts
+    found = {
         "backbone": content["backbone"],
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
-        "multiply_adds": multiply_adds(net),
-        "data": {key: value for key, value in data.facts.items() if key not in ("schema", "classes")},
+        "parameters": sum(parameter.numel() for parameter in trained.net.parameters()),
+        "multiply_adds": multiply_adds(trained.net),
+        "data": {key: value for key, value in facts.items() if key not in ("schema", "classes")},
         "recipe": content["recipe"],
         "best_epoch": content["epoch"] + 1,
         "seconds": round(content["seconds"]),
@@ -202,3 +238,6 @@ def _training_facts(
         "codec_frames": codec_frames,
         "torch": torch.__version__,
     }
+    if trained.experts:
+        found["experts"] = sorted(trained.experts)
+    return found

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from popexd.errors import InputError
 from popexd.training import checkpoint
 from popexd.training.augmentation import augmentation
-from popexd.training.backbones import build
 from popexd.training.data import DataSet, Split
 from popexd.training.early_exit import EarlyExitNet
 from popexd.training.loss import exit_weights, joint_loss
@@ -27,6 +26,7 @@ from popexd.training.recipe import Recipe
 
 LAST = "last.pt"
 BEST = "best.pt"
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def fit(
     *,
     start: Path | None = None,
     threads: int = 0,
-    device: str = "cpu",
+    device: str = "auto",
     resume: bool = False,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[int, int], None] | None = None,
@@ -70,14 +70,14 @@ def fit(
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(recipe.seed)
-    net = build(recipe.backbone, len(data.classes), recipe.branches).to(memory_format=torch.channels_last)
+    net = recipe.net(len(data.classes), weights=not resume and start is None).to(memory_format=torch.channels_last)
     if data.facts["side"] != net.side:
         raise InputError(
             f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
         )
     if start is not None and not resume:
         checkpoint.warm_start(net, start, recipe.freeze)
-    net.to(device)
+    net.to(chosen_device(device))
     optimiser = optimiser_of(net, recipe)
     state = _Progress()
     if resume:
@@ -103,6 +103,15 @@ def fit(
     return out / BEST
 
 
+def chosen_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises InputError for one that is not there."""
+    if name not in DEVICES:
+        raise InputError(f"--device: {name!r}, expected one of {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device: cuda: torch finds no GPU here, expected auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
 def _note(state: _Progress, recipe: Recipe, accuracy: dict[str, float]) -> bool:
     """Count an epoch, and tell whether it is the best: of the final exit, or of the branches where that stands still.
 
@@ -123,6 +132,7 @@ def _tired(state: _Progress, recipe: Recipe) -> bool:
 def _content(net: EarlyExitNet, data: DataSet, recipe: Recipe) -> dict[str, Any]:
     return {
         "backbone": recipe.backbone,
+        "side": net.side,
         "branches": ",".join(f"{place.name}={place.after}" for place in net.places),
         "classes": list(data.classes),
         "data": {"folder": str(data.folder.resolve()), "facts": data.facts},

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from popexd.errors import InputError
 from popexd.training.augmentation import augmentation
-from popexd.training.backbones import chain
+from popexd.training.backbones import build
+from popexd.training.backbones.torchvision_chains import NETWORKS
+from popexd.training.early_exit import EarlyExitNet
 from popexd.training.loss import exit_weights
 
 PRECISIONS = ("float32", "bfloat16")
@@ -19,15 +21,18 @@ class Recipe:
 
     Attributes:
         branches: as `branches.equip` reads them.
+        side: of the square frames, 0 for the backbone's own.
+        pretrained: whether the backbone starts with torchvision's weights.
         main_epochs: of the epochs, how many train the main branch alone at first, as BranchyNet does.
         weighting: a name of `loss.WEIGHTINGS`, or one number per exit ("1.0,0.3").
         freeze: only the side branches learn.
         patience: epochs without a better one after which the run ends; 0 for never.
-        distort: names of distortions, comma-separated, one of which each frame gets; none for frames as they are.
     """
 
     backbone: str = "b-alexnet"
     branches: str = ""
+    side: int = 0
+    pretrained: bool = False
     epochs: int = 40
     main_epochs: int = 0
     seed: int = 1
@@ -40,11 +45,16 @@ class Recipe:
     precision: str = "float32"
     freeze: bool = False
     patience: int = 0
-    distort: str = ""
+
+    def net(self, classes: int, *, weights: bool = True) -> EarlyExitNet:
+        """Build the net, with pretrained `weights` if they are part of the recipe. Raises InputError."""
+        return build(self.backbone, classes, self.branches, self.side, self.pretrained and weights)
 
     def check(self) -> None:
         """Raise InputError, with the option's name, for what cannot be."""
-        chain(self.backbone, 2)
+        self.net(2, weights=False)
+        if self.pretrained and self.backbone not in NETWORKS:
+            raise InputError(f"--pretrained: there are no weights of {self.backbone}, expected {', '.join(NETWORKS)}")
         augmentation(self.augmentation)
         exit_weights(self.weighting, None)
         if self.precision not in PRECISIONS:

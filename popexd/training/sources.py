@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from popexd.bundle import InputSpec
 from popexd.errors import FrameRejected, InputError
-from popexd.lab import conveyor
+from popexd.lab import conveyor, photos
+from popexd.lab.distortions import CLEAR, DISTORTIONS
 from popexd.lab.parts import CLASSES
 from popexd.runtime.frames import load_image
 
@@ -38,9 +41,13 @@ class Source:
     facts: Mapping[str, Any]
     items: Mapping[str, Sequence[Any]]
     make: Callable[[Sequence[Any]], list[Record]]
+    copies: int = 1
+    """Records that an item gives: one for each distortion."""
+    parallel: bool = True
+    """Whether `make` may be sent to other processes."""
 
     def __len__(self) -> int:
-        return sum(len(items) for items in self.items.values())
+        return self.copies * sum(len(items) for items in self.items.values())
 
 
 def generated(samples: int | None, seed: int, side: int) -> Source:
@@ -52,11 +59,11 @@ def generated(samples: int | None, seed: int, side: int) -> Source:
     return Source(CLASSES, facts, split(range(count)), partial(_generate, seed=seed, side=side))
 
 
-def folder(place: Path, samples: int | None, seed: int, side: int) -> Source:
+def folder(place: Path, samples: int | None, seed: int, side: int, distort: str = "") -> Source:
     """Images in one folder per class, split here; or in class folders under `train` and `val` or `test`.
 
     With `val` and `test`, `val` tunes and `test` validates; with one of them, it validates and a tenth of `train`
-    tunes. `samples` limits all splits together. Raises InputError.
+    tunes. `samples` limits all splits together; for `distort` see `variants`. Raises InputError.
     """
     if not place.is_dir():
         raise InputError(f"{place}: no such folder, expected 'generated', torchvision:NAME or one folder per class")
@@ -67,7 +74,7 @@ def folder(place: Path, samples: int | None, seed: int, side: int) -> Source:
         root = parts.get("train", place) if len(parts) == len(list(place.iterdir())) else place
         classes = class_folders(root)
         items = split(shuffled(images_of(root, classes, LEAST_PER_CLASS), seed))
-    items = _limited(items, samples)
+    items = limited(items, samples)
     chosen = [each for name in SPLITS for each in items[name]]
     listing = "\n".join(f"{path.relative_to(place)} {path.stat().st_size}" for path, _ in chosen)
     facts = {
@@ -76,7 +83,26 @@ def folder(place: Path, samples: int | None, seed: int, side: int) -> Source:
         "splits": {name: len(items[name]) for name in SPLITS},
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
     }
-    return Source(classes, facts, items, partial(_read, side=side))
+    wanted = variants(distort)
+    if distort:
+        facts["distort"] = distort
+    return Source(classes, facts, items, partial(_read, side=side, wanted=wanted), copies=len(wanted))
+
+
+def variants(distort: str) -> tuple[str, ...]:
+    """Read what is done to frames, words with commas between: distortions, classes (all of theirs), "clear" (nothing).
+
+    Every frame is there once for each. Nothing said is "clear". Raises InputError for a word that is not known.
+    """
+    found: list[str] = []
+    for word in distort.split(",") if distort else (CLEAR,):
+        of_class = [name for name, each in DISTORTIONS.items() if each.quality == word]
+        if word != CLEAR and word not in DISTORTIONS and not of_class:
+            classes = sorted({each.quality for each in DISTORTIONS.values()})
+            known = ", ".join((CLEAR, *classes, *DISTORTIONS))
+            raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
+        found += of_class or [word]
+    return tuple(dict.fromkeys(found))
 
 
 def split(items: Sequence[Any]) -> dict[str, Sequence[Any]]:
@@ -129,9 +155,7 @@ def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...]
             continue
         unknown = {entry.name for entry in parts[name].iterdir() if entry.is_dir()} - {*classes}
         if unknown:
-            raise InputError(
-                f"{parts[name]}: class {min(unknown)!r} is not in {parts['train']}, expected the same"
-            )
+            raise InputError(f"{parts[name]}: class {min(unknown)!r} is not in {parts['train']}, expected the same")
         there = [each for each in classes if (parts[name] / each).is_dir()]
         images = [(path, classes.index(there[label])) for path, label in images_of(parts[name], there, 0)]
         if not images:
@@ -144,7 +168,8 @@ def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...]
     return classes, {"training": training[tenth:], "tuning": training[:tenth], "validation": validation}
 
 
-def _limited(items: Mapping[str, Sequence[Any]], samples: int | None) -> dict[str, Sequence[Any]]:
+def limited(items: Mapping[str, Sequence[Any]], samples: int | None) -> dict[str, Sequence[Any]]:
+    """Keep as large a part of every split as `samples` in all allow. Raises InputError where one would be empty."""
     total = sum(len(each) for each in items.values())
     if samples is None or samples >= total:
         return dict(items)
@@ -164,12 +189,27 @@ def _generate(indices: Sequence[int], seed: int, side: int) -> list[Record]:
     return records
 
 
-def _read(items: Sequence[tuple[Path, int]], side: int) -> list[Record]:
+def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Sequence[str]) -> list[Record]:
     records: list[Record] = []
     for path, label in items:
         try:
             encoded = path.read_bytes()
-            records.append((load_image(encoded, side, side)[0], label, "clear", len(encoded)))
+            if wanted == (CLEAR,):
+                records.append((load_image(encoded, side, side)[0], label, CLEAR, len(encoded)))
+                continue
         except (OSError, FrameRejected) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
+        records += distorted(photos.Photo(str(path), label, CLEAR, path.read_bytes), len(encoded), side, wanted)
     return records
+
+
+def distorted(photo: photos.Photo, camera_bytes: int, side: int, wanted: Sequence[str]) -> list[Record]:
+    """Make a record of a photo for each of `wanted`: distorted at its own size, as an evaluation does, then resized."""
+    names = [name for name in wanted if name != CLEAR]
+    chance = zlib.crc32(Path(photo.name).name.encode())
+    made = photos.frames([photo], InputSpec(side, side, 3), names, seed=chance)
+    return [
+        (image, photo.label, str(quality), camera_bytes)
+        for image, quality, variant in zip(made.images, made.quality, made.variant, strict=True)
+        if variant != photos.AS_IT_IS or CLEAR in wanted
+    ]

@@ -1,0 +1,81 @@
+"""`popexd export`: a trained network as a bundle. Needs the extra `train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from popexd.errors import InputError
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt of a training run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle; an older bundle there is replaced.")],
+    name: Annotated[str | None, typer.Option(help="Name of the model; default: its backbone's.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="The prepared frames, also with other distortions; default: those trained on.")
+    ] = None,
+    expert: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS=CHECKPOINT", help="Branches for a quality class, of a --freeze run; repeat it."),
+    ] = None,
+    allowance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the frames leaving at a branch that may be lost.")
+    ] = 0.005,
+    codec_frames: Annotated[int, typer.Option(min=1, help="Held-out frames the codecs are measured on.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the bundle's validation summary as JSON.")] = False,
+) -> None:
+    """Export a checkpoint as a bundle of ONNX segments, checked against torch, with its validation and codec tables."""
+    from popexd.training.export import export as write_bundle
+
+    experts = _experts(expert or [])
+    console = Console(stderr=True, quiet=as_json)
+    with console.status("reading") as status:
+        bundle = write_bundle(
+            checkpoint,
+            out,
+            name=name,
+            cache=cache,
+            experts=experts,
+            allowance=allowance,
+            codec_frames=codec_frames,
+            on_step=status.update,
+        )
+    summary = bundle.facts["validation"]
+    if as_json:
+        typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))
+        return
+    Console().print(_summary_table(bundle.thresholds, summary))
+    typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
+
+
+def _experts(words: list[str]) -> dict[str, Path]:
+    found = {}
+    for word in words:
+        quality, equals, path = word.partition("=")
+        if not quality or not equals or not path or quality in found:
+            raise InputError(f"--expert: {word!r}, expected CLASS=CHECKPOINT, every class once")
+        found[quality] = Path(path)
+    return found
+
+
+def _summary_table(thresholds: dict[str, float], summary: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table("exit", "threshold", "accuracy alone", "share", "accuracy where taken")
+    for name, alone in summary["accuracy"].items():
+        taken = summary["accuracy_where_taken"].get(name)
+        threshold = thresholds.get(name)
+        table.add_row(
+            name,
+            "" if threshold is None else f"{threshold:.3f}",
+            f"{alone:.1%}",
+            f"{summary['shares'][name]:.1%}",
+            "" if taken is None else f"{taken:.1%}",
+        )
+    table.caption = f"{summary['samples']} held-out frames; with exits {summary['joint_accuracy']:.1%}"
+    return table

@@ -218,6 +218,7 @@ class Loop:
             route=ship.route,
             deadline_seconds=ship.deadline_seconds,
             tensors=self._compute.shipment(ship.key),
+            quality=ship.quality,
         )
         self._buses.uplink.publish_bulk(
             self._topics.tensors(ship.tier.label, self._model),

@@ -18,6 +18,7 @@ from popexd.protocol.messages import (
     LinkFigures,
     MetricsPayload,
     PredictedFigures,
+    QualityPlan,
     ResponsePayload,
     ResultPayload,
     ResultSeconds,
@@ -44,7 +45,6 @@ def link(figures: Link | None, now: float) -> LinkFigures:
 
 def decision(made: ev.Decision, model: str) -> DecisionPayload:
     """Return the payload of a decision."""
-    predicted = made.prediction
     return DecisionPayload(
         plan_id=made.plan_id,
         decided_at=utc(made.decided_at),
@@ -52,18 +52,26 @@ def decision(made: ev.Decision, model: str) -> DecisionPayload:
         solver=made.solver,
         objective=made.objective,
         model=model,
-        predicted=PredictedFigures(
-            seconds=predicted.seconds,
-            p95_seconds=predicted.p95_seconds,
-            accuracy=predicted.accuracy,
-            bytes=predicted.bytes,
-            exit_probabilities=dict(predicted.exit_probabilities),
-        ),
+        by_quality={
+            name: QualityPlan(share=made.shares[name], **_plan(choice)) for name, choice in made.by_quality.items()
+        },
         alternatives=[Alternative(strategy=name, seconds=seconds) for name, seconds in made.alternatives],
         network={hop: link(figures, made.decided_at) for hop, figures in made.network.items()},
         solve_seconds=made.solve_seconds,
-        **{key: made.form[key] for key in ("cut", "cuts", "tiers", "exits", "codec")},
+        **_plan(made),
     )
+
+
+def _plan(choice: ev.Choice) -> dict[str, Any]:
+    expected = choice.prediction
+    predicted = PredictedFigures(
+        seconds=expected.seconds,
+        p95_seconds=expected.p95_seconds,
+        accuracy=expected.accuracy,
+        bytes=expected.bytes,
+        exit_probabilities=dict(expected.exit_probabilities),
+    )
+    return {**{key: choice.form[key] for key in ("cut", "cuts", "tiers", "exits", "codec")}, "predicted": predicted}
 
 
 def result(answer: ev.Answer, frame_id: str) -> ResultPayload:
@@ -80,6 +88,7 @@ def result(answer: ev.Answer, frame_id: str) -> ResultPayload:
         fallback=answer.fallback,
         plan_id=answer.plan_id,
         captured_at=utc(answer.captured_at),
+        quality=answer.quality,
         seconds=ResultSeconds(
             total=timing.total,
             queue=timing.queue,

@@ -10,7 +10,7 @@ from typing import Any
 from popexd.bundle import Bundle
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.plan import Tier
 from popexd.runtime import background
 from popexd.runtime.background import MachineProfile

@@ -127,7 +127,7 @@ class Engine:
             raise MessageRejected("route", f"the route ends before {last!r}, the model's last segment")
         tensors = self._decoded(message, runner)
         decoded = time.perf_counter()
-        tensors, left_at, said = self._run(stage, tensors, runner, last)
+        tensors, left_at, said = self._run(stage, tensors, runner, message.quality)
         ran = time.perf_counter()
         seconds = {"decode": decoded - begun, "compute": ran - decoded}
         if (pace := self._paces.get(message.fingerprint)) is not None:
@@ -150,11 +150,12 @@ class Engine:
         return found
 
     def _run(
-        self, stage: Stage, tensors: Tensors, runner: SegmentRunner, last: str
+        self, stage: Stage, tensors: Tensors, runner: SegmentRunner, quality: str | None
     ) -> tuple[Tensors, str, Classification | None]:
         """Run a stage; branches of it are asked on the way, and the answer stands where one is sure."""
         after = {spec.after: spec.name for spec in runner.bundle.exits if spec.name in stage.exits}
         pending: list[str] = []
+        last = runner.bundle.segments[-1].name
         order = [segment.name for segment in runner.bundle.segments if segment.name in stage.segments]
         if len(order) != len(stage.segments):
             raise MessageRejected("route", "names segments that the model does not have")
@@ -165,7 +166,7 @@ class Engine:
                 continue
             tensors = runner.run(tensors, pending)
             pending.clear()
-            said = runner.classify(branch, tensors[name])
+            said = runner.classify(branch, tensors[name], quality)
             if said.certainty >= stage.exits[branch]:
                 return tensors, branch, said
         tensors = runner.run(tensors, pending) if pending else tensors

@@ -28,8 +28,8 @@ class Criterion:
     classes: int = 2
 
     @property
-    def _whole(self) -> float:
-        """The entropy threshold at which everything answers."""
+    def largest(self) -> float:
+        """The largest value there can be: a confidence of one, or the entropy of a branch that has no idea."""
         return math.log(self.classes) if self.name == "entropy" else 1.0
 
     def certainty(self, confidence: ArrayLike, entropy_nats: ArrayLike) -> NDArray[np.float64]:
@@ -42,11 +42,11 @@ class Criterion:
         """The least certainty that answers at `threshold`, which an entropy must be strictly below."""
         if self.name == "confidence":
             return threshold
-        return max(0.0, math.nextafter(1.0 - threshold / self._whole, math.inf))
+        return max(0.0, math.nextafter(1.0 - threshold / self.largest, math.inf))
 
     def threshold(self, bound: float) -> float:
         """The threshold that gives this bound, in the criterion's own unit."""
-        return bound if self.name == "confidence" else max(0.0, round((1.0 - bound) * self._whole, 12))
+        return bound if self.name == "confidence" else max(0.0, round((1.0 - bound) * self.largest, 12))
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> NDArray[np.float64]:

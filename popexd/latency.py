@@ -19,8 +19,8 @@ that of the mixture over the exits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -74,6 +74,50 @@ class Prediction:
     def bottleneck_seconds(self) -> float:
         """The busiest stage's seconds per frame."""
         return max(self.stages.values(), default=0.0)
+
+    def later(self, device_seconds: float, joules: float = 0.0) -> Prediction:
+        """Return the same for frames on which the device spends so much more before anything else."""
+        return replace(
+            self,
+            seconds=self.seconds + device_seconds,
+            p95_seconds=self.p95_seconds + device_seconds,
+            device_seconds=self.device_seconds + device_seconds,
+            device_joules=self.device_joules + joules,
+            stages={**self.stages, "device": self.stages.get("device", 0.0) + device_seconds},
+            path_seconds={name: seconds + device_seconds for name, seconds in self.path_seconds.items()},
+        )
+
+
+def mixture(parts: Sequence[tuple[float, Prediction]]) -> Prediction:
+    """What to expect where frames are of several kinds, each with its share and its own plan; shares add up to 1.
+
+    The time within which 95 of 100 are answered, and the largest message, are those of the worst kind.
+    """
+
+    def mean(of: Callable[[Prediction], float]) -> float:
+        return sum(share * of(each) for share, each in parts)
+
+    def means(of: Callable[[Prediction], Mapping[str, float]]) -> dict[str, float]:
+        names = dict.fromkeys(name for _, each in parts for name in of(each))
+        return {name: mean(lambda each, name=name: of(each).get(name, 0.0)) for name in names}  # type: ignore[misc]
+
+    shares = means(lambda each: each.exit_probabilities)
+    spent = means(lambda each: {name: each.exit_probabilities[name] * s for name, s in each.path_seconds.items()})
+    known = [each.accuracy for _, each in parts]
+    return Prediction(
+        seconds=mean(lambda each: each.seconds),
+        p95_seconds=max(each.p95_seconds for _, each in parts),
+        device_seconds=mean(lambda each: each.device_seconds),
+        device_joules=mean(lambda each: each.device_joules),
+        bytes=mean(lambda each: each.bytes),
+        bytes_by_hop=means(lambda each: each.bytes_by_hop),
+        packet_bytes=max(each.packet_bytes for _, each in parts),
+        accuracy=None if None in known else mean(lambda each: each.accuracy or 0.0),
+        agreement=mean(lambda each: each.agreement),
+        exit_probabilities=shares,
+        stages=means(lambda each: each.stages),
+        path_seconds={name: spent[name] / share for name, share in shares.items() if share > 0},
+    )
 
 
 def predict(plan: Plan, graph: LayerGraph, network: NetworkState) -> Prediction:

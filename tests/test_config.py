@@ -26,7 +26,7 @@ from popexd.config import (
     load_worker,
     masked,
 )
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.errors import ConfigurationError
 from popexd.protocol.topics import valid_name
 from popexd.solvers import MODES, NAMES, OBJECTIVES

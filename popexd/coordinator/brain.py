@@ -8,8 +8,9 @@ from typing import Any
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.flow import Flow
-from popexd.coordinator.planning import Assemble, Planner, PlannerSettings
+from popexd.coordinator.planning import Assemble, Planner
 from popexd.coordinator.requests import carry_out
+from popexd.coordinator.settings import PlannerSettings
 from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.uplink import Uplink
 from popexd.coordinator.world import World

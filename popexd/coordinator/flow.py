@@ -42,7 +42,7 @@ class Flow:
         self.offload = Offload(world, statistics, self.frames, out, self._finish_here, self._answer)
         self._orders: list[Run] = []
         self._again_at = float("inf")
-        self._running: int | None = None
+        self._running: Run | None = None
         self._last_key = 0
         self._out = out
 
@@ -99,8 +99,7 @@ class Flow:
             return
         order = self._next_order()
         if order is not None:
-            self._running = order.key
-            self._out.append(order)
+            self._order(order)
             return
         waiting = self.inbox.oldest
         if self.draining or waiting is None:
@@ -138,40 +137,43 @@ class Flow:
             received_at=waiting.at,
             taken_at=now,
             decision=decision,
-            itinerary=self.planner.itinerary if busy is None else self.planner.local(),
+            ways=self.planner.ways if busy is None else self.planner.local(),
             deadline_at=waiting.at + self.planner.settings.deadline_seconds,
             fallback=busy,
             ticket=waiting.received.ticket,
         )
         self.frames[frame.key] = frame
         self.statistics.taken += 1
-        self._running = frame.key
-        self._out.append(self._next_run(frame, waiting.received.payload))
+        first, decode = frame.ways.opening, frame.ways.needs_decoding
+        self._order(Run(frame.key, first.segments, first.exit, first.codec, decode, waiting.received.payload))
+
+    def _order(self, order: Run) -> None:
+        self._running = order
+        self._out.append(order)
 
     # ------------------------------------------------------------------------------------------ on the device
 
-    def _next_run(self, frame: Frame, payload: bytes | None = None) -> Run:
-        """Return the frame's next order. Where no exit is asked, the encoding comes along and saves a turn."""
-        plan = frame.itinerary
-        decode = plan.needs_decoding and not frame.decoded
-        step = _step(frame)
-        if step is None:
-            return Run(frame.key, (), None, plan.codec, decode, payload)
-        return Run(frame.key, step.segments, step.exit, plan.codec if step.exit is None else None, decode, payload)
+    def _next_run(self, frame: Frame) -> Run:
+        order = frame.itinerary.order(frame.step)
+        decode = frame.itinerary.needs_decoding and not frame.decoded
+        return Run(frame.key, order.segments, order.exit, order.codec, decode)
 
-    def _returned(self, key: int) -> Frame | None:
-        """Take in that the compute thread is idle again; return the frame if it still matters."""
-        if key != self._running:
+    def _returned(self, key: int) -> tuple[Frame, Run] | None:
+        """Take in that the compute thread is idle again; return the frame and its order if it still matters."""
+        order = self._running
+        if order is None or key != order.key:
             return None
         self._running = None
-        return self.frames.get(key)
+        return (self.frames[key], order) if key in self.frames else None
 
     def run_done(self, event: RunDone, now: float) -> None:
         """Go on with a frame after an order was carried out."""
-        frame = self._returned(event.key)
-        if frame is None:
+        returned = self._returned(event.key)
+        if returned is None:
             return
-        learn_here(self.planner, frame, event, now)
+        frame, order = returned
+        frame.quality = event.quality or frame.quality
+        learn_here(self.planner, frame, order, event, now)
         frame.decoded = frame.decoded or event.decode_seconds > 0
         frame.decode_seconds += event.decode_seconds
         frame.device_seconds += event.device_seconds
@@ -179,7 +181,12 @@ class Flow:
         if frame.phase is Phase.FINISHING:
             assert event.classified is not None
             self._answer(frame, event.classified, FINAL, Tier.DEVICE, {}, now)
-            return
+        elif not (order.segments or order.exit or order.codec):
+            self._orders.append(self._next_run(frame))  # it was only looked at
+        else:
+            self._step_done(frame, event, now)
+
+    def _step_done(self, frame: Frame, event: RunDone, now: float) -> None:
         step = _step(frame)
         frame.step += 1
         if step is not None:
@@ -198,9 +205,10 @@ class Flow:
 
     def run_failed(self, event: RunFailed, now: float) -> None:
         """Reject a frame that proves unusable; anything else is tried once more, whole and here."""
-        frame = self._returned(event.key)
-        if frame is None:
+        returned = self._returned(event.key)
+        if returned is None:
             return
+        frame, _ = returned
         if event.unusable or frame.phase is Phase.FINISHING:
             self._reject(frame, event.reason, event.detail)
             return
@@ -243,10 +251,11 @@ class Flow:
             captured_at=frame.received_at,
             timing=timing(frame, tier, far, now),
             bytes_sent=frame.bytes_sent,
+            quality=frame.quality,
             ticket=frame.ticket,
         )
         undisturbed = answer.fallback is None and frame.attempt <= 1
-        self.statistics.answer(answer, frame.decision.expected_seconds(left_at) if undisturbed else None, now)
+        self.statistics.answer(answer, frame.choice.expected_seconds(left_at) if undisturbed else None, now)
         learn_exit(self.planner, frame, left_at, now)
         self._out.append(answer)
         self._out.append(Forget(frame.key))

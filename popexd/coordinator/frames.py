@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from popexd.coordinator.events import Decision, FrameReceived
-from popexd.coordinator.itinerary import Itinerary
+from popexd.coordinator.events import Choice, Decision, FrameReceived
+from popexd.coordinator.itinerary import Itinerary, Ways
 from popexd.validation import FINAL
 
 _MOST_CAMERAS = 256
@@ -39,7 +39,7 @@ class Frame:
     received_at: float
     taken_at: float
     decision: Decision
-    itinerary: Itinerary
+    ways: Ways
     deadline_at: float
     phase: Phase = Phase.RUNNING
     step: int = 0
@@ -57,12 +57,23 @@ class Frame:
     patient_until: float = float("inf")
     rescue_seconds: float = 0.0
     fallback: str | None = None
+    quality: str | None = None
     ticket: object = None
+
+    @property
+    def itinerary(self) -> Itinerary:
+        """Its way, as far as its image-quality class is known."""
+        return self.ways.of(self.quality)
+
+    @property
+    def choice(self) -> Choice:
+        """The plan it goes by."""
+        return self.decision.of(self.quality)
 
     @property
     def expected_seconds(self) -> float:
         """What the plan expects for a frame that no branch answers."""
-        return self.decision.expected_seconds(FINAL)
+        return self.choice.expected_seconds(FINAL)
 
     @property
     def overdue_at(self) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from popexd.plan import Plan, Tier
 from popexd.profile import LayerGraph
@@ -17,6 +19,15 @@ class Step:
     segments: tuple[str, ...]
     exit: str | None = None
     threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the device does in one go: run segments, ask an exit, encode what leaves; maybe nothing but decode."""
+
+    segments: tuple[str, ...] = ()
+    exit: str | None = None
+    codec: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +49,18 @@ class Itinerary:
         return {name: value for exits in everywhere for name, value in exits.items() if value is not None}
 
     @property
+    def opening(self) -> Order:
+        """Return the first order. Where no exit is asked, the encoding comes along and saves a turn."""
+        return self.order(0)
+
+    def order(self, index: int) -> Order:
+        """Return what step `index` comes to; after the last step, what is left is to encode what leaves."""
+        if index >= len(self.steps):
+            return Order(codec=self.codec)
+        step = self.steps[index]
+        return Order(step.segments, step.exit, self.codec if step.exit is None else None)
+
+    @property
     def tier(self) -> Tier | None:
         """Who takes the shipment; None when nothing leaves the device."""
         return self.route[0].tier if self.route else None
@@ -46,6 +69,43 @@ class Itinerary:
     def needs_decoding(self) -> bool:
         """Whether the device must decode the frame: not when the camera's own bytes are sent on."""
         return bool(self.steps) or self.codec != "camera"
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The way of a frame by its image-quality class, which shows when it is decoded; `usual` if it is not known."""
+
+    usual: Itinerary
+    by_quality: Mapping[str, Itinerary] = field(default_factory=dict)
+
+    def of(self, quality: str | None) -> Itinerary:
+        """Return the way of frames of a class."""
+        return self.usual if quality is None else self.by_quality.get(quality, self.usual)
+
+    @cached_property
+    def opening(self) -> Order:
+        """What every frame begins with: what all ways have in common, so that no turn is lost by looking first."""
+        firsts = {way.opening for way in self.by_quality.values()} or {self.usual.opening}
+        return firsts.pop() if len(firsts) == 1 else Order()
+
+    @property
+    def looks(self) -> bool:
+        """Whether a frame's class decides on its way."""
+        return bool(self.by_quality)
+
+    @property
+    def needs_decoding(self) -> bool:
+        """Whether the device decodes every frame."""
+        return self.looks or self.usual.needs_decoding
+
+    @cached_property
+    def farthest(self) -> Itinerary:
+        """The way that leaves most to others, by which one is careful."""
+        return max([self.usual] if not self.by_quality else self.by_quality.values(), key=_left_to_others)
+
+
+def _left_to_others(way: Itinerary) -> int:
+    return sum(len(stage.segments) for stage in way.route)
 
 
 def itinerary(plan: Plan, graph: LayerGraph) -> Itinerary:

@@ -65,7 +65,7 @@ class Offload:
 
     def room(self, waiting: Waiting, now: float) -> Room:
         """Tell whether one more frame may go the planned way: those that are out must be served first, and be safe."""
-        itinerary, decision, shipped = self.planner.itinerary, self.planner.decision, self.shipped
+        itinerary, decision, shipped = self.planner.ways.farthest, self.planner.decision, self.shipped
         if not shipped or decision is None:
             return Room(True)
         if not itinerary.route:
@@ -84,9 +84,9 @@ class Offload:
 
     def _safe(self, shipped: list[Frame], waiting: Waiting, now: float) -> bool:
         """Whether the device could still rescue every frame in time with one more shipped; if it ever can."""
-        itinerary, deadline = self.planner.itinerary, self.planner.settings.deadline_seconds
-        segments = tuple(name for stage in itinerary.route for name in stage.segments)
-        rescue = self._rescue_seconds(segments, not itinerary.needs_decoding, now)
+        ways, deadline = self.planner.ways, self.planner.settings.deadline_seconds
+        segments = tuple(name for stage in ways.farthest.route for name in stage.segments)
+        rescue = self._rescue_seconds(segments, not ways.needs_decoding, now)
         owed = [*((frame.deadline_at, frame.rescue_seconds) for frame in shipped), (waiting.at + deadline, rescue)]
         latest = self._latest_starts(owed)
         in_time = all(at >= frame.overdue_at for at, frame in zip(latest, shipped, strict=False))
@@ -132,7 +132,8 @@ class Offload:
         frame.rescue_seconds = self.rescue_seconds(frame, now)
         self.uplink.sent((frame.key, frame.attempt), frame.shipment_bytes, now)
         left = max(0.001, frame.deadline_at - now)
-        self._out.append(Ship(frame.key, frame.attempt, tier, frame.itinerary.route, frame.decision.plan_id, left))
+        route, plan_id = frame.itinerary.route, frame.decision.plan_id
+        self._out.append(Ship(frame.key, frame.attempt, tier, route, plan_id, left, frame.quality))
 
     def rest(self, frame: Frame) -> tuple[str, ...]:
         """Return the segments that a frame still needs."""

@@ -1,102 +1,43 @@
-"""Which plan is in force, and when another takes its place."""
+"""Which plans are in force, and when others take their place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from popexd.coordinator.choosing import Candidate, Known, alone, best, candidates, priced, worth
 from popexd.coordinator.corrections import Corrections
-from popexd.coordinator.events import Decision
-from popexd.coordinator.itinerary import Itinerary, itinerary, local_plan
+from popexd.coordinator.events import Choice, Decision
+from popexd.coordinator.itinerary import Ways, itinerary, local_plan
+from popexd.coordinator.qualities import ANY, Qualities
+from popexd.coordinator.settings import PlannerSettings
+from popexd.criteria import Criterion
 from popexd.cut import plan_to_json
-from popexd.errors import Infeasible, InputError, PopexdError
-from popexd.estimators import ExitRates
-from popexd.latency import Prediction, predict
-from popexd.network import Link, NetworkState
+from popexd.errors import Infeasible, InputError
+from popexd.latency import Prediction, mixture
+from popexd.network import Link
 from popexd.plan import Plan, Tier
 from popexd.profile import LayerGraph
-from popexd.solvers import MODES, NAMES, OBJECTIVES, Problem, solve
-from popexd.solvers.selection import Candidates, select
 from popexd.solvers.strategies import alternatives
-from popexd.validation import Validation
-
-_GAIN_SHARE = 0.05
-_GAIN_SECONDS = 0.002
-"""Another plan takes over when it gains at least this much over the one in force."""
 
 Assemble = Callable[[Mapping[Tier, Any]], LayerGraph]
 """Builds the planner's graph from the profiles of the tiers that are present."""
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What planning depends on besides the model: profiles of the tiers that are there, the uplink, its limit."""
-
-    profiles: Mapping[Tier, Any] = field(default_factory=dict)
-    uplink: Link | None = None
-    max_packet_bytes: int | None = None
+_AS_GOOD = 1e-6
+"""What an accuracy asked for may be missed by where it is all that the network has."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannerSettings:
-    """The `[planner]` part of the configuration; `request/set` changes it while running."""
+@dataclass(slots=True)
+class _Slot:
+    """What is in force for the frames of one image-quality class, and at what price it was told."""
 
-    mode: str = "auto"
-    solver: str = "joint"
-    objective: str = "seconds"
-    min_accuracy: float | None = None
-    min_agreement: float = 0.98
-    deadline_seconds: float = 2.0
-    dwell_seconds: float = 2.0
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _one_of("mode", self.mode, MODES)
-        _one_of("solver", self.solver, NAMES)
-        _one_of("objective", self.objective, OBJECTIVES)
-        if self.min_accuracy is not None:
-            _number("min_accuracy", self.min_accuracy, 0, 1)
-        _number("min_agreement", self.min_agreement, 0, 1)
-        _number("deadline_seconds", self.deadline_seconds, 0.05, 3600)
-        _number("dwell_seconds", self.dwell_seconds, 0, 3600)
-        if not isinstance(self.thresholds, Mapping):
-            raise InputError(f"thresholds: {self.thresholds!r}, expected a table of exit = confidence")
-        for name, value in self.thresholds.items():
-            _number(f"thresholds.{name}", value, 0, 1.01)
-
-    def updated(self, fields: Mapping[str, Any], exits: tuple[str, ...]) -> PlannerSettings:
-        """Return the settings with `fields` over them.
-
-        Raises:
-            InputError: an unknown key, exit or value; nothing is changed then.
-
-        """
-        known = ("mode", "solver", "objective", "min_accuracy", "min_agreement", "deadline_seconds", "dwell_seconds")
-        for key in fields:
-            if key not in (*known, "thresholds"):
-                raise InputError(f"{key}: not a setting, expected one of {', '.join((*known, 'thresholds'))}")
-        thresholds = fields.get("thresholds", {})
-        if not isinstance(thresholds, Mapping):
-            raise InputError(f"thresholds: {thresholds!r}, expected a table of exit = confidence")
-        for name in thresholds:
-            _one_of("thresholds", name, exits)
-        merged = {**self.thresholds, **thresholds}
-        return replace(self, **{**fields, "thresholds": merged})
-
-
-def _one_of(key: str, value: object, expected: tuple[str, ...]) -> None:
-    if value not in expected:
-        raise InputError(f"{key}: {value!r}, expected one of {', '.join(expected)}")
-
-
-def _number(key: str, value: object, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{key}: {value!r}, expected a number from {low:g} to {high:g}")
+    plan: Plan
+    told: float
 
 
 class Planner:
-    """Solves on what is known now and decides whether to switch.
+    """Solves on what is known now, for each image-quality class, and decides whether to switch.
 
     `assemble` builds the graph from the workers' profiles; `timer` is only read to report how long a solve took.
 
@@ -109,26 +50,31 @@ class Planner:
         self.settings = settings
         self.corrections = Corrections()
         self.profiled = assemble({})
-        table = self.profiled.validation
-        self.exit_rates = ExitRates(table.exits, table.confidence) if table is not None else None
+        self.qualities = Qualities(self.profiled.validation)
         self._assemble = assemble
         self._assembled_for: Mapping[Tier, Any] = {}
         self._boot = boot
         self._timer = timer
         self._count = 0
+        self._slots: dict[str | None, _Slot] = {}
         self._switched_at = float("-inf")
         self.decision: Decision | None = None
         self._told: Decision | None = None
-        self.itinerary: Itinerary = itinerary(local_plan(self.profiled), self.profiled)
-        self._local: Itinerary | None = None
-        self._current_graph = self.profiled
+        self._graphs: dict[str | None, LayerGraph] = {ANY: self.profiled}
+        self.ways = Ways(itinerary(local_plan(self.profiled), self.profiled))
+        self._local: Ways | None = None
         self.infeasible: str | None = None
         self.adopt(settings.updated({"thresholds": settings.thresholds}, self.exits), Known())
 
     @property
-    def exits(self) -> tuple[str, ...]:
-        """The names of the model's side branches."""
-        return tuple(branch.name for branch in self.profiled.exits)
+    def exits(self) -> dict[str, Criterion]:
+        """The model's side branches and what each goes by."""
+        return {branch.name: branch.criterion for branch in self.profiled.exits}
+
+    @property
+    def looks(self) -> bool:
+        """Whether frames are decoded to see of which image-quality class they are, and then go by its plan."""
+        return self.decision is not None and bool(self.decision.by_quality)
 
     def profiled_seconds(self, tier: Tier, layers: Sequence[str], exits: Sequence[str] = ()) -> float:
         """Return the profile's seconds on `tier` for these layers and side branches, without corrections."""
@@ -153,7 +99,7 @@ class Planner:
         """
         before, self.settings = self.settings, settings
         try:
-            self._candidates(self.graph(known.profiles, now), known)
+            candidates(self.graph(known.profiles, now), known, settings)
         except Infeasible:
             pass
         except InputError:
@@ -161,30 +107,29 @@ class Planner:
             raise
 
     def graph(self, profiles: Mapping[Tier, Any], now: float) -> LayerGraph:
-        """Return the graph as it is known now: profiles, corrections, live exit shares, thresholds."""
+        """Return the graph as frames of any class find it now: profiles, corrections, live exit shares, thresholds."""
+        return self._by_quality(profiles, now)[ANY]
+
+    def _by_quality(self, profiles: Mapping[Tier, Any], now: float) -> dict[str | None, LayerGraph]:
         if profiles != self._assembled_for:
             self.profiled = self._assemble(profiles)
             self._assembled_for = dict(profiles)
         graph = self.corrections.apply(self.profiled, now)
         if self.settings.thresholds:
-            graph = replace(graph, thresholds={**graph.thresholds, **self.settings.thresholds})
-        if self.exit_rates is not None and graph.validation is not None:
-            table = graph.validation
-            weighed = Validation(table.exits, table.confidence, table.correct, self.exit_rates.weights(now))
-            graph = replace(graph, validation=weighed)
-        return graph
+            own = {
+                branch.name: branch.criterion.bound(self.settings.thresholds[branch.name])
+                for branch in graph.exits
+                if branch.name in self.settings.thresholds
+            }
+            by_quality = {name: {**bounds, **own} for name, bounds in graph.quality_thresholds.items()}
+            graph = replace(graph, thresholds={**graph.thresholds, **own}, quality_thresholds=by_quality)
+        return self.qualities.graphs(graph, self.looks, now)
 
-    def local(self) -> Itinerary:
-        """Return the quickest way that needs nobody else, for frames that must not wait for the uplink."""
+    def local(self) -> Ways:
+        """Return the quickest ways that need nobody else, for frames that must not wait for the uplink."""
         if self._local is None:
-            graph = self._current_graph
             wanted = replace(self.settings, objective="seconds")
-            problem = _problem(graph, NetworkState(None), wanted, None, frozenset({Tier.DEVICE}))
-            try:
-                plan = solve(wanted.solver, problem).plan
-            except (Infeasible, InputError):
-                plan = local_plan(graph)
-            self._local = itinerary(plan, graph)
+            self._local = self._ways({name: alone(graph, wanted) for name, graph in self._graphs.items()})
         return self._local
 
     def consider(
@@ -196,107 +141,125 @@ class Planner:
         left at once, without dwell time. `forced` leaves it for any better one.
         """
         started = self._timer()
-        graph = self._current_graph = self.graph(known.profiles, now)
-        self._local = None
+        self._graphs = self._by_quality(known.profiles, now)
+        self._local, self.infeasible = None, None
+        chosen = {name: self._chosen(name, known, urgent, forced, now) for name in self._graphs}
+        fixed = not urgent and not forced and self._dwells(now)
+        found = self._decision(chosen, known, reason, now, self.looks if fixed else None)
+        found = replace(found, solve_seconds=self._timer() - started)
         current = self.decision
-        chosen = best = self._best(graph, known)
-        if current is not None and current.plan != best.plan and not forced:
-            chosen = self._settled(current.plan, best, graph, known, urgent, now)
-        if current is not None and current.plan == chosen.plan:
+        if current is not None and current.plans == found.plans:
             # What frames are compared with is always today's expectation, told or not.
-            self.decision = replace(current, prediction=chosen.prediction)
-            if self._told is not None and not self._moved(self._told, chosen.prediction, known.uplink):
+            self.decision = replace(
+                current, prediction=found.prediction, by_quality=found.by_quality, shares=found.shares
+            )
+            if self._told is not None and not self._moved(self._told, found.prediction, known.uplink):
                 return None
         else:
             self._count += 1
             self._switched_at = self._switched_at if current is None else now
-        self.decision = self._told = self._decision(chosen, graph, known, reason, now, self._timer() - started)
-        if current is None or current.plan != chosen.plan:
-            self._enter(graph, now)
+        self.decision = self._told = replace(found, plan_id=f"{self._boot}-{self._count}")
+        for name, candidate in chosen.items():
+            self._slots[name].told = candidate.value
+        if current is None or current.plans != found.plans:
+            self._enter(now)
         return self.decision
 
-    def _best(self, graph: LayerGraph, known: Known) -> _Candidate:
-        """Return the best plan; where the constraints leave none, what the device can do alone."""
-        self.infeasible = None
-        for knowing in (known, Known()):
-            try:
-                candidates = self._candidates(graph, knowing)
-            except (Infeasible, InputError) as error:
-                self.infeasible = self.infeasible or str(error)
-            else:
-                return min(candidates, key=lambda item: _objective(self.settings.objective, item.prediction))
-        problem = _problem(graph, NetworkState(None), PlannerSettings(), None, frozenset({Tier.DEVICE}))
-        plan = local_plan(graph)
-        return _Candidate(plan, predict(plan, graph, problem.network), problem)
-
-    def _candidates(self, graph: LayerGraph, known: Known) -> list[_Candidate]:
-        """Solve for each tier that can take over; a tier that is pinned but not there leaves the device alone.
-
-        Raises:
-            Infeasible: the constraints leave no plan.
-            InputError: the solver cannot take the problem.
-
-        """
-        mode = self.settings.mode
-        remotes = [tier for tier in known.profiles if known.uplink is not None and mode in ("auto", tier.label)]
-        found: list[_Candidate] = []
-        failed: Infeasible | None = None
-        # The two-tier problem contains the device alone.
-        for tier in remotes or [Tier.DEVICE]:
-            problem = _problem(
-                graph,
-                _network(known.uplink, tier),
-                self.settings,
-                known.max_packet_bytes,
-                frozenset({Tier.DEVICE, tier}),
-                mode=mode if mode == tier.label and tier is not Tier.DEVICE else "auto",
-            )
-            try:
-                solution = solve(self.settings.solver, problem)
-            except Infeasible as error:
-                failed = error
-            else:
-                found.append(_Candidate(solution.plan, solution.prediction, problem))
-        if not found and failed is not None:
-            raise failed
+    def _chosen(self, name: str | None, known: Known, urgent: bool, forced: bool, now: float) -> Candidate:
+        """Return the plan for a class's frames: the best one, unless the one in force is nearly as good."""
+        graph = self._graphs[name]
+        settings = self._settings_for(name, graph)
+        found, why = best(graph, known, settings)
+        self.infeasible = self.infeasible or (why if name is ANY or why is None else f"{name}: {why}")
+        slot = self._slots.get(name)
+        if slot is None:
+            self._slots[name] = _Slot(found.plan, found.value)
+            return found
+        if slot.plan != found.plan and not forced:
+            found = self._settled(slot, found, graph, known, settings, urgent, now)
+        slot.plan = found.plan
         return found
 
-    def _settled(
-        self, plan: Plan, best: _Candidate, graph: LayerGraph, known: Known, urgent: bool, now: float
-    ) -> _Candidate:
-        """Return the plan in force, at today's price, unless it is out of the question or the best one is worth it."""
-        current = self._priced(plan, best, graph, known)
-        if current is None:
-            return best
-        objective = self.settings.objective
-        was, gain = _objective(objective, current.prediction), 0.0
-        least = _GAIN_SECONDS if objective in ("seconds", "p95", "device_seconds", "throughput") else 0.0
-        gain = was - _objective(objective, best.prediction)
-        if gain <= max(_GAIN_SHARE * abs(was), least):
-            return current
-        if now - self._switched_at >= self.settings.dwell_seconds:
-            return best
-        told = _objective(objective, self._told.prediction) if self._told is not None else was
-        worse = was - told > max(_GAIN_SHARE * abs(told), least)
-        return best if urgent and worse else current
+    def _dwells(self, now: float) -> bool:
+        """Whether what is in force was put in force a moment ago."""
+        return now - self._switched_at < self.settings.dwell_seconds
 
-    def _priced(self, plan: Plan, best: _Candidate, graph: LayerGraph, known: Known) -> _Candidate | None:
-        """Price the plan in force on today's figures; None if it can no longer be carried out or is not allowed."""
-        above = set(plan.tiers.values()) - {Tier.DEVICE}
-        if above - set(known.profiles) or (above and known.uplink is None):
-            return None
-        pinned = self.settings.mode not in ("auto", Tier.DEVICE.label) and best.tier.label == self.settings.mode
-        if (pinned or self.settings.mode == Tier.DEVICE.label) and max(plan.tiers.values()).label != self.settings.mode:
-            return None
-        tier = max(above, default=Tier.DEVICE)
-        network = _network(known.uplink, tier)
-        problem = _problem(graph, network, self.settings, known.max_packet_bytes, frozenset({Tier.DEVICE, tier}))
-        try:
-            priced = _Candidate(plan, predict(plan, graph, network), problem)
-            select(problem, Candidates.of([(plan, priced.prediction)]))
-        except (PopexdError, ValueError):
-            return None
-        return priced
+    def _settings_for(self, name: str | None, graph: LayerGraph) -> PlannerSettings:
+        """Ask of a class's frames no more accuracy than the whole network has for them."""
+        asked, table = self.settings.min_accuracy, graph.validation
+        if name is ANY or asked is None or table is None:
+            return self.settings
+        right = table.outcomes(()).correct
+        reachable = right[-1] - _AS_GOOD if right else asked
+        return replace(self.settings, min_accuracy=max(0.0, min(asked, reachable)))
+
+    def _settled(
+        self,
+        slot: _Slot,
+        found: Candidate,
+        graph: LayerGraph,
+        known: Known,
+        settings: PlannerSettings,
+        urgent: bool,
+        now: float,
+    ) -> Candidate:
+        """Return the plan in force, at today's price, unless it is out of the question or the best one is worth it."""
+        current = priced(slot.plan, found, graph, known, settings)
+        if current is None:
+            return found
+        if not worth(current.value - found.value, current.value, settings.objective):
+            return current
+        if not self._dwells(now):
+            return found
+        return found if urgent and worth(current.value - slot.told, slot.told, settings.objective) else current
+
+    def _decision(
+        self,
+        chosen: Mapping[str | None, Candidate],
+        known: Known,
+        reason: str,
+        now: float,
+        looks: bool | None,
+    ) -> Decision:
+        """Put together what is chosen; `looks`: whether classes have plans of their own, None: if it is worth it."""
+        whole = chosen[ANY]
+        shares = self.qualities.shares(now)
+        by_quality: dict[str, Choice] = {}
+        prediction = whole.prediction
+        opening = self.corrections.decode_seconds(self.profiled, now)
+        joules = self.profiled.power.joules(opening, 0.0)
+        looked = {name: chosen[name].prediction.later(opening, joules) for name in shares}
+        if looked:
+            together = mixture([(shares[name], each) for name, each in looked.items()])
+            if self._worth_looking(together, prediction) if looks is None else looks:
+                prediction = together
+                by_quality = {name: self._choice(name, chosen[name], each) for name, each in looked.items()}
+        told = self._choice(ANY, whole, prediction)
+        return Decision(
+            plan=told.plan,
+            form=told.form,
+            prediction=told.prediction,
+            plan_id="",
+            decided_at=now,
+            reason=reason,
+            solver=self.settings.solver,
+            objective=self.settings.objective,
+            alternatives=tuple(alternatives(whole.problem)),
+            network={} if known.uplink is None else {"device": known.uplink},
+            solve_seconds=0.0,
+            by_quality=by_quality,
+            shares=shares if by_quality else {},
+        )
+
+    def _choice(self, name: str | None, candidate: Candidate, prediction: Prediction) -> Choice:
+        form = plan_to_json(candidate.plan, self._graphs[name], candidate.problem.network)
+        return Choice(candidate.plan, form, prediction)
+
+    def _worth_looking(self, looked: Prediction, blind: Prediction) -> bool:
+        """Whether a plan per class, for which every frame is decoded first, beats one plan for all."""
+        objective = self.settings.objective
+        loss = looked.value(objective) - blind.value(objective)
+        return not worth(loss, blind.value(objective), objective) if self.looks else loss <= 0
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:
@@ -307,77 +270,22 @@ class Planner:
         pairs = [(current.prediction.seconds, prediction.seconds), (_typical(before), _typical(uplink))]
         return any(abs(a - b) > max(0.2 * min(a, b), 0.001) for a, b in pairs)
 
-    def _enter(self, graph: LayerGraph, now: float) -> None:
+    def _enter(self, now: float) -> None:
+        """Send frames the ways of the plans in force, and count their exits from here on."""
         assert self.decision is not None
-        plan = self.decision.plan
-        self.itinerary = itinerary(plan, graph)
-        if self.exit_rates is not None:
-            running = [branch.name for branch in graph.exits if plan.runs(branch.name)]
-            self.exit_rates.use({name: graph.threshold(name, plan.exits[name]) for name in running}, now)
+        for name, plan in self.decision.plans.items():
+            graph = self._graphs[name]
+            asked = [branch.name for branch in graph.exits if plan.runs(branch.name)]
+            self.qualities.use(name, {branch: graph.threshold(branch, plan.exits[branch]) for branch in asked}, now)
+        self.ways = self._ways(self.decision.plans)
 
-    def _decision(
-        self, chosen: _Candidate, graph: LayerGraph, known: Known, reason: str, now: float, solve_seconds: float
-    ) -> Decision:
-        return Decision(
-            plan_id=f"{self._boot}-{self._count}",
-            plan=chosen.plan,
-            form=plan_to_json(chosen.plan, graph, chosen.problem.network),
-            prediction=chosen.prediction,
-            decided_at=now,
-            reason=reason,
-            solver=self.settings.solver,
-            objective=self.settings.objective,
-            alternatives=tuple(alternatives(chosen.problem)),
-            network={} if known.uplink is None else {"device": known.uplink},
-            solve_seconds=solve_seconds,
+    def _ways(self, plans: Mapping[str | None, Plan]) -> Ways:
+        return Ways(
+            itinerary(plans[ANY], self._graphs[ANY]),
+            {name: itinerary(plan, self._graphs[name]) for name, plan in plans.items() if name is not ANY},
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    plan: Plan
-    prediction: Prediction
-    problem: Problem
-
-    @property
-    def tier(self) -> Tier:
-        """Where frames end that no branch answers."""
-        return max(self.plan.tiers.values())
-
-
-def _problem(
-    graph: LayerGraph,
-    network: NetworkState,
-    settings: PlannerSettings,
-    max_packet_bytes: int | None,
-    tiers: frozenset[Tier],
-    mode: str = "auto",
-) -> Problem:
-    return Problem(
-        graph=graph,
-        network=network,
-        min_accuracy=settings.min_accuracy,
-        objective=settings.objective,
-        min_agreement=settings.min_agreement,
-        max_packet_bytes=max_packet_bytes,
-        mode=mode,
-        tiers=tiers,
-    )
-
-
-def _network(uplink: Link | None, tier: Tier) -> NetworkState:
-    """Return the two-tier network to `tier`; an edge that finishes itself needs no link of its own worth a cost."""
-    if tier is Tier.DEVICE:
-        return NetworkState(None)
-    return NetworkState(uplink, Link(1e15)) if tier is Tier.EDGE else NetworkState(uplink)
 
 
 def _typical(link: Link) -> float:
     """Return the seconds of a message of 16 kB, by which links are compared."""
     return link.round_trip_seconds + link.transfer_seconds(16_000)
-
-
-def _objective(name: str, prediction: Prediction) -> float:
-    """Return what the objective makes least of."""
-    values = {"p95": prediction.p95_seconds, "throughput": prediction.bottleneck_seconds}
-    return float(values[name] if name in values else getattr(prediction, name))

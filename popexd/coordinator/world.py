@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from popexd.coordinator.choosing import Known
 from popexd.coordinator.events import (
     Decided,
     Effect,
@@ -13,7 +14,8 @@ from popexd.coordinator.events import (
     UplinkChanged,
     WorkerChanged,
 )
-from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.coordinator.planning import Planner
+from popexd.coordinator.settings import PlannerSettings
 from popexd.coordinator.uplink import News, Uplink
 from popexd.plan import Tier
 

@@ -118,10 +118,11 @@ class AgentState(Payload):
 
 
 class ExitSetting(BaseModel):
-    """Whether a side branch runs, and the confidence from which it answers."""
+    """Whether a side branch runs, and the confidence from which, or the entropy below which, it answers."""
 
     runs: bool
     threshold: float | None = None
+    criterion: Literal["confidence", "entropy", "normalised-entropy"] = "confidence"
 
 
 class PredictedFigures(BaseModel):
@@ -150,8 +151,29 @@ class LinkFigures(BaseModel):
     age_seconds: float | None = None
 
 
+class PlanFigures(BaseModel):
+    """A plan and what is expected of it."""
+
+    cut: Cut
+    cuts: dict[str, list[str]] = Field(default_factory=dict)
+    tiers: dict[str, TierName]
+    exits: dict[str, ExitSetting]
+    codec: str | None = None
+    predicted: PredictedFigures
+
+
+class QualityPlan(PlanFigures):
+    """The plan for frames of one image-quality class."""
+
+    share: float = Field(description="how large a part of the frames is of this class")
+
+
 class DecisionPayload(Payload):
-    """The plan in force, why, and what was known when it was chosen."""
+    """The plan in force, why, and what was known when it was chosen.
+
+    With `by_quality`, frames are decoded first and go by the plan of their own image-quality class; the plan itself is
+    for frames whose class is not known, and what is predicted is over all frames.
+    """
 
     SCHEMA: ClassVar[str] = "popexd/decision/1"
     DIGITS: ClassVar[int | None] = 6
@@ -167,6 +189,7 @@ class DecisionPayload(Payload):
     exits: dict[str, ExitSetting]
     codec: str | None = None
     predicted: PredictedFigures
+    by_quality: dict[str, QualityPlan] = Field(default_factory=dict)
     alternatives: list[Alternative] = Field(default_factory=list)
     network: dict[str, LinkFigures] = Field(default_factory=dict)
     solve_seconds: float

@@ -84,8 +84,9 @@ class TensorRejected(MessageRejected):
 class TensorMessage:
     """The live tensors of one frame on their way to the next tier.
 
-    `deadline_seconds` is the time left when it was sent; `seconds` is what tiers before this one spent, by part, for
-    the reply; `tensors` maps segment names, or "input", to their encoded tensors.
+    `deadline_seconds` is the time left when it was sent; `quality` is the frame's image-quality class where it is
+    known; `seconds` is what tiers before this one spent, by part, for the reply; `tensors` maps segment names, or
+    "input", to their encoded tensors.
     """
 
     frame_id: str
@@ -97,6 +98,7 @@ class TensorMessage:
     deadline_seconds: float
     tensors: Mapping[str, Encoded]
     camera: str | None = None
+    quality: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -128,6 +130,8 @@ class TensorMessage:
         }
         if self.camera is not None:
             metadata["camera"] = self.camera
+        if self.quality is not None:
+            metadata["quality"] = self.quality
         if self.seconds:
             metadata["seconds"] = _json(dict(self.seconds))
         metadata["crc32"] = _crc32(metadata, ((name, arrays[name].data) for name in sorted(arrays)))
@@ -194,6 +198,7 @@ class _Envelope(BaseModel):
     route: Json[Annotated[list[_StageEntry], Field(min_length=1, max_length=2)]]
     tensors: Json[dict[_Name, _TensorEntry]]
     camera: _Name | None = None
+    quality: _Name | None = None
     seconds: Json[Annotated[dict[_Name, _Seconds], Field(max_length=32)]] = Field(default_factory=dict)
 
 
@@ -313,6 +318,7 @@ def _message(
         deadline_seconds=envelope.deadline_milliseconds / 1000,
         tensors=_tensors(envelope.tensors, chunks, limits),
         camera=envelope.camera,
+        quality=envelope.quality,
         seconds=envelope.seconds,
     )
 

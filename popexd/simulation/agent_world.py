@@ -73,6 +73,7 @@ class AgentWorld:
         self._running: int | None = None
         self._samples: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
+        self._decoded: set[int] = set()
         self._at: dict[int, str] = {}
         self._shipments: dict[int, tuple[str, str, int]] = {}
         self._wake_at = float("inf")
@@ -169,8 +170,15 @@ class AgentWorld:
             classified=None if run.exit is None else self._classified(run.key, run.exit),
             image_bytes=None if run.payload is None else max(1, self._sizes[run.key]),
             shipment_bytes=shipment,
+            quality=self._quality(run),
         )
         return done, decode + noise * (device + encode)
+
+    def _quality(self, run: ev.Run) -> str | None:
+        if run.decode:
+            self._decoded.add(run.key)
+        known = self._table.quality is not None and run.key in self._decoded
+        return str(self._table.quality[self._samples[run.key]]) if known else None  # type: ignore[index]
 
     def _encoded(self, run: ev.Run) -> tuple[float, int | None]:
         if run.codec is None:
@@ -214,7 +222,7 @@ class AgentWorld:
         self.decisions.append(decision)
 
     def _check_feasible(self, decision: ev.Decision) -> None:
-        above = set(decision.plan.tiers.values()) - {Tier.DEVICE}
+        above = {tier for plan in decision.plans.values() for tier in plan.tiers.values()} - {Tier.DEVICE}
         absent = above - set(self.announced.values())
         if absent or (above and not self.connected):
             raise BrokenPromiseError(f"{decision.plan_id} needs {sorted(above)}, there are {self.announced}")

@@ -10,7 +10,7 @@ from statistics import median
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.latency import Prediction
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier
@@ -24,7 +24,7 @@ PROBE_SECONDS = 3.0
 _SETTLED_SECONDS = 2.0
 
 
-def conditions(chance: random.Random, calm: bool = False) -> Conditions:
+def conditions(chance: random.Random, calm: bool = False, qualities: bool = False) -> Conditions:
     """Draw what a world is like; a calm one has a steady link and parts that never fail."""
     tiers = chance.choice([(Tier.CLOUD,), (Tier.CLOUD,), (Tier.CLOUD,) * 2, (Tier.CLOUD,) * 3, (Tier.EDGE, Tier.CLOUD)])
     limit = chance.choice([None, None, None, 15_000])
@@ -34,7 +34,7 @@ def conditions(chance: random.Random, calm: bool = False) -> Conditions:
     planner = PlannerSettings(solver=solver, deadline_seconds=DEADLINE_SECONDS, dwell_seconds=dwell)
     delay = chance.uniform(0.0005, 0.05)
     return Conditions(
-        graph=model.graph(chance, edge=Tier.EDGE in tiers),
+        graph=model.graph(chance, edge=Tier.EDGE in tiers, qualities=qualities),
         settings=Settings(planner, probe_interval_seconds=PROBE_SECONDS),
         bits_per_second=10 ** chance.uniform(5.5, 8),
         delay_seconds=delay,
@@ -45,14 +45,18 @@ def conditions(chance: random.Random, calm: bool = False) -> Conditions:
     )
 
 
+_TELL_QUALITY = (3, 5, 9)
+
+
 class Play:
-    """One seed; every fifth is calm: nothing fails, and the brain has no excuse."""
+    """One seed; every fifth is calm: nothing fails, and the brain has no excuse. In some frames' quality is told."""
 
     def __init__(self, seed: int, trace: bool = False) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.calm = seed % 5 == 0
-        self.world = AgentWorld(conditions(self.chance, self.calm), self.chance, trace)
+        drawn = conditions(self.chance, self.calm, qualities=seed % 10 in _TELL_QUALITY)
+        self.world = AgentWorld(drawn, self.chance, trace)
         self.seconds = 8.0
         self.load = 0.0
         self.slowest = 1.0

@@ -11,7 +11,9 @@ import numpy as np
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.planning import Known, Planner, PlannerSettings
+from popexd.coordinator.choosing import Known
+from popexd.coordinator.planning import Planner
+from popexd.coordinator.settings import PlannerSettings
 from popexd.network import Link
 from popexd.plan import Tier
 from popexd.profile import INPUT, CodecCost, Exit, Layer, LayerGraph
@@ -123,7 +125,7 @@ class Bench:
     def offloading(self, bits_per_second: float = 10e6, round_trip: float = 0.02) -> Bench:
         """Connect, measure, and let any dwell time pass."""
         self.connected().measured(bits_per_second, round_trip).wait(3.0)
-        assert self.brain.world.planner.itinerary.route, "the plan ships nothing"
+        assert self.brain.world.planner.ways.usual.route, "the plan ships nothing"
         self.log.clear()
         return self
 

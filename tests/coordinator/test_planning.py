@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import Known, PlannerSettings
+from popexd.coordinator.choosing import Known
+from popexd.coordinator.settings import PlannerSettings
 from popexd.errors import InputError
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
@@ -218,9 +219,9 @@ def test_a_plan_that_breaks_the_constraints_by_what_was_learnt_is_left() -> None
     made = chosen.consider(Known(), "start", 0.0)
     assert made is not None
     assert made.plan.runs("b1")
-    assert chosen.exit_rates is not None
+    assert chosen.qualities.rates(None) is not None
     for index in range(400):
-        chosen.exit_rates.add("b1", index * 0.1)
+        chosen.qualities.rates(None).add("b1", index * 0.1)
     made = chosen.consider(Known(), "schedule", 41.0)
     assert made is not None
     assert not made.plan.runs("b1")

@@ -10,7 +10,7 @@ import pytest
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.coordinator.statistics import percentile
 from popexd.errors import InputError
 from popexd.validation import FINAL

@@ -140,7 +140,7 @@ def test_frames_of_an_older_plan_do_not_count_for_the_new_ones_exits() -> None:
     run = first(ev.Run, bench.frame())
     bench.asked("set", thresholds={"b1": 0.5})
     bench.ran(run, 0.99)
-    rates = bench.brain.world.planner.exit_rates
+    rates = bench.brain.world.planner.qualities.rates(None)
     assert rates is not None
     assert not rates._left
 
@@ -149,7 +149,7 @@ def test_a_rescued_frame_counts_where_it_was_asked() -> None:
     """It passed b1 and was finished here: that is a frame which b1 did not answer."""
     bench = Bench().offloading()
     bench.ran(first(ev.Run, bench.ended(bench.shipped(), "dropped")))
-    rates = bench.brain.world.planner.exit_rates
+    rates = bench.brain.world.planner.qualities.rates(None)
     assert rates is not None
     assert [left_at for left_at, _ in rates._left] == ["final"]
     run = first(ev.Run, bench.frame())

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier

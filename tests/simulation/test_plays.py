@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from popexd.coordinator import events as ev
+from popexd.coordinator.choosing import Known
 from popexd.coordinator.corrections import Corrections
 from popexd.coordinator.flow import Flow
 from popexd.coordinator.frames import Frame
 from popexd.coordinator.offload import Offload
-from popexd.coordinator.planning import Known, Planner
+from popexd.coordinator.planning import Planner
 from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.timing import timing
 from popexd.coordinator.uplink import Uplink

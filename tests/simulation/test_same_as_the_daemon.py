@@ -20,7 +20,7 @@ from popexd.bus.memory import MemoryBroker
 from popexd.config import AgentConfig, WorkerConfig
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Settings
-from popexd.coordinator.planning import PlannerSettings
+from popexd.coordinator.settings import PlannerSettings
 from popexd.lab.conveyor import scene
 from popexd.plan import Tier
 from popexd.profile import INPUT, CodecCost

@@ -1,0 +1,75 @@
+"""The `[planner]` part of the configuration, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from popexd.criteria import Criterion
+from popexd.errors import InputError
+from popexd.solvers import MODES, NAMES, OBJECTIVES
+
+MOST_THRESHOLD = 12.0
+"""Above the entropy of any model's classes, in nats."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannerSettings:
+    """What planning goes by; `request/set` changes it while running.
+
+    `thresholds` are in the unit of each branch's criterion, and stand for frames of every image-quality class.
+    """
+
+    mode: str = "auto"
+    solver: str = "joint"
+    objective: str = "seconds"
+    min_accuracy: float | None = None
+    min_agreement: float = 0.98
+    deadline_seconds: float = 2.0
+    dwell_seconds: float = 2.0
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, MODES)
+        _one_of("solver", self.solver, NAMES)
+        _one_of("objective", self.objective, OBJECTIVES)
+        if self.min_accuracy is not None:
+            _number("min_accuracy", self.min_accuracy, 0, 1)
+        _number("min_agreement", self.min_agreement, 0, 1)
+        _number("deadline_seconds", self.deadline_seconds, 0.05, 3600)
+        _number("dwell_seconds", self.dwell_seconds, 0, 3600)
+        if not isinstance(self.thresholds, Mapping):
+            raise InputError(f"thresholds: {self.thresholds!r}, expected a table of exit = threshold")
+        for name, value in self.thresholds.items():
+            _number(f"thresholds.{name}", value, 0, MOST_THRESHOLD)
+
+    def updated(self, fields: Mapping[str, Any], exits: Mapping[str, Criterion]) -> PlannerSettings:
+        """Return the settings with `fields` over them; `exits` are the model's side branches and what they go by.
+
+        Raises:
+            InputError: an unknown key, exit or value; nothing is changed then.
+
+        """
+        known = ("mode", "solver", "objective", "min_accuracy", "min_agreement", "deadline_seconds", "dwell_seconds")
+        for key in fields:
+            if key not in (*known, "thresholds"):
+                raise InputError(f"{key}: not a setting, expected one of {', '.join((*known, 'thresholds'))}")
+        thresholds = fields.get("thresholds", {})
+        if not isinstance(thresholds, Mapping):
+            raise InputError(f"thresholds: {thresholds!r}, expected a table of exit = threshold")
+        for name, value in thresholds.items():
+            _one_of("thresholds", name, tuple(exits))
+            _number(f"thresholds.{name}", value, 0, exits[name].largest + 0.01)
+        merged = {**self.thresholds, **thresholds}
+        return replace(self, **{**fields, "thresholds": merged})
+
+
+def _one_of(key: str, value: object, expected: tuple[str, ...]) -> None:
+    if value not in expected:
+        raise InputError(f"{key}: {value!r}, expected one of {', '.join(expected)}")
+
+
+def _number(key: str, value: object, low: float, high: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{key}: {value!r}, expected a number from {low:g} to {high:g}")

@@ -19,6 +19,9 @@ LEAST_LEAVING = 20
 LEAST_OF_A_CLASS = 40
 """A quality class with fewer samples keeps the thresholds of all frames."""
 
+LEAST_TO_CALIBRATE = 100
+"""And with fewer than these the temperatures."""
+
 ALLOWANCE = 0.005
 
 
@@ -100,19 +103,29 @@ def reliable(
         least_right: by default the final exit's accuracy on these samples.
         allowance: share of the leaving samples that may be lost to the final exit.
     """
+    bar = float(answers.correct[-1].mean()) if least_right is None else least_right
+    # Too few to judge it: it answers nothing.
+    nowhere = {name: strict((criteria or {}).get(name, CONFIDENCE), 1.0) for name in branches}
+    return _reliable(answers, nowhere, criteria or {}, bar, allowance)
+
+
+def _reliable(
+    answers: Answers, otherwise: Mapping[str, float], criteria: Mapping[str, Criterion], bar: float, allowance: float
+) -> dict[str, float]:
+    """See `reliable`; where fewer than LEAST_LEAVING samples come, a branch's threshold is that of `otherwise`."""
     correct = answers.correct
-    bar = float(correct[-1].mean()) if least_right is None else least_right
     remaining = np.ones(answers.samples, dtype=bool)
     found: dict[str, float] = {}
-    for name in branches:
-        row, criterion = answers.exits.index(name), (criteria or {}).get(name, CONFIDENCE)
+    for name, unknown in otherwise.items():
+        row, criterion = answers.exits.index(name), criteria.get(name, CONFIDENCE)
         sure = certainty(answers, name, criterion)
         order = np.flatnonzero(remaining)[np.argsort(-sure[remaining], kind="stable")]
         leaving = np.arange(1, order.size + 1)
         right, right_at_the_end = (np.cumsum(correct[which][order]) for which in (row, -1))
         kept = (right >= bar * leaving) & (right_at_the_end - right <= allowance * leaving)
         good = np.flatnonzero(kept & (leaving >= LEAST_LEAVING))
-        found[name] = strict(criterion, float(sure[order[good[-1]]]) if good.size else 1.0)
+        lowest = strict(criterion, float(sure[order[good[-1]]]) if good.size else 1.0)
+        found[name] = lowest if order.size >= LEAST_LEAVING else unknown
         remaining &= sure < criterion.bound(found[name])
     return found
 
@@ -140,7 +153,7 @@ def reliable_by_quality(
         own = answers.only(answers.seen == quality)
         if quality == CLEAR or own.samples < LEAST_OF_A_CLASS:
             continue
-        asked = reliable(own, list(thresholds), criteria=known, least_right=bar, allowance=allowance)
+        asked = _reliable(own, thresholds, known, bar, allowance)
         found[str(quality)] = {
             name: _stricter(known.get(name, CONFIDENCE), level, asked[name]) for name, level in thresholds.items()
         }

@@ -16,7 +16,7 @@ from popexd.criteria import Criterion
 from popexd.evaluation.calibration import Temperatures, fit
 from popexd.evaluation.choosing import (
     ALLOWANCE,
-    LEAST_OF_A_CLASS,
+    LEAST_TO_CALIBRATE,
     Target,
     choose,
     choose_by_quality,
@@ -102,14 +102,14 @@ def scaled(bundle: Bundle, said: Said) -> Answers:
 def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Temperatures]:
     """Fit temperatures and thresholds on what the exits said of the frames to fit on; nothing is written.
 
-    With classes that the estimator sees, the temperatures of all frames are those of the clear ones, and each other
-    class of LEAST_OF_A_CLASS frames and more gets its own, and its own thresholds. Expert branches stay.
+    With classes that the estimator sees, the general temperatures are those of the clear frames (where these teach
+    nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. Expert
+    branches stay.
 
     Raises:
         Infeasible: the target cannot be reached on all frames together.
     """
-    base = said if said.seen is None or not (said.seen == CLEAR).any() else said.only(said.seen == CLEAR)
-    found = fit(base.logits, base.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    found = _general_temperatures(said, wanted)
     by_class = _class_temperatures(said, wanted)
     warm = _with_temperatures(bundle, found.values, by_class)
     if wanted.criterion is not None:
@@ -141,19 +141,33 @@ def written(
     return write(folder, facts, files), found
 
 
-def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, tuple[float, ...]]:
+def _general_temperatures(said: Said, wanted: Wanted) -> Temperatures:
+    found = fit(said.logits, said.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    clear = np.zeros(said.label.size, dtype=bool) if said.seen is None else np.asarray(said.seen == CLEAR)
+    if clear.sum() < LEAST_TO_CALIBRATE:
+        return found
+    own = said.only(clear)
+    better = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    learned = [bool(count) for count in better.samples]
+    return Temperatures(
+        tuple(np.where(learned, better.values, found.values).tolist()),
+        tuple(np.where(learned, better.samples, found.samples).tolist()),
+    )
+
+
+def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, Temperatures]:
     if said.seen is None or wanted.method != "per-branch":
         return {}
     found = {}
     for quality in np.unique(said.seen):
         own = said.only(said.seen == quality)
-        if quality != CLEAR and own.label.size >= LEAST_OF_A_CLASS:
+        if quality != CLEAR and own.label.size >= LEAST_TO_CALIBRATE:
             learned = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
-            found[str(quality)] = learned.values
+            found[str(quality)] = learned
     return found
 
 
-def _with_temperatures(bundle: Bundle, general: tuple[float, ...], by_class: Mapping[str, tuple[float, ...]]) -> Bundle:
+def _with_temperatures(bundle: Bundle, general: tuple[float, ...], by_class: Mapping[str, Temperatures]) -> Bundle:
     exits = []
     for row, exit_ in enumerate(bundle.exits):
         variants: dict[str, ExitVariant] = {
@@ -162,7 +176,9 @@ def _with_temperatures(bundle: Bundle, general: tuple[float, ...], by_class: Map
             if variant.file is not None
         }
         for quality, own in by_class.items():
-            variants[quality] = replace(variants.get(quality, ExitVariant()), temperature=round(own[row], 4))
+            if own.samples[row]:
+                heat = round(own.values[row], 4)
+                variants[quality] = replace(variants.get(quality, ExitVariant()), temperature=heat)
         exits.append(replace(exit_, temperature=round(general[row], 4), by_quality=variants))
     return replace(bundle, exits=tuple(exits), final_temperature=round(general[-1], 4))
 

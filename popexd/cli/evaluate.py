@@ -1,0 +1,205 @@
+"""`popexd evaluate`: what a bundle's exits are worth, alone and together, and what other thresholds would give."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from popexd import bundle as bundles
+from popexd.bundle import Bundle
+from popexd.cli import evaluated as shared
+from popexd.cli import exit_times as times
+from popexd.criteria import CRITERIA, Criterion
+from popexd.errors import Infeasible, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from popexd.evaluation.outcomes import Answers
+    from popexd.evaluation.policy import Policy
+    from popexd.evaluation.report import Question
+
+DATA = (
+    "a folder with a folder of photos per class (also under val and test), frames that train prepared, or 'generated'; "
+    "without it: the bundle's own validation table"
+)
+
+
+def evaluate(
+    bundle: shared.BundlePath = "default",
+    data: Annotated[str | None, typer.Option(help=DATA)] = None,
+    distort: shared.Distort = None,
+    thresholds: Annotated[
+        str | None, typer.Option(metavar="EXIT=T,...", help="instead of the bundle's, for every quality class")
+    ] = None,
+    criterion: Annotated[str | None, typer.Option(help=f"{', '.join(CRITERIA)}; thresholds are in its unit")] = None,
+    answer: Annotated[
+        str, typer.Option(help="where no branch is sure: final, or most-confident of all exits")
+    ] = "final",
+    p_target: Annotated[float, typer.Option(help="accuracy below which a batch is an outage")] = 0.8,
+    deadline_ms: Annotated[float | None, typer.Option(help="for missed deadlines; needs --profile")] = None,
+    profile: times.Profile = None,
+    uplink_mbps: times.Uplink = None,
+    rtt_ms: times.RoundTrip = 0.0,
+    gamma: times.Gamma = None,
+    cut: times.Cut = None,
+    batch: Annotated[int, typer.Option(min=1, help="samples in a batch")] = 256,
+    reshuffles: Annotated[int, typer.Option(min=1, max=100_000, help="of the samples into batches")] = 100,
+    sweep: Annotated[bool, typer.Option("--sweep", help="one threshold for all branches; BranchyNet's list")] = False,
+    choose_accuracy: Annotated[
+        float | None, typer.Option(help="the cheapest thresholds that are right so often")
+    ] = None,
+    choose_ms: Annotated[float | None, typer.Option(help="the most accurate so quick; needs --profile")] = None,
+    samples: shared.Samples = None,
+    seed: shared.Seed = 2021,
+    threads: shared.Threads = 0,
+    plot: Annotated[Path | None, typer.Option(help="draw into this folder (extra: plot)")] = None,
+    as_json: shared.AsJson = False,
+) -> None:
+    """Evaluate the exits of BUNDLE on photos, or on its own validation table."""
+    from popexd.cli import evaluation_report
+    from popexd.evaluation.report import examine
+    from popexd.evaluation.sweeps import depth
+
+    question = _question(
+        answer, p_target, deadline_ms, batch, reshuffles, seed, sweep or plot is not None, choose_accuracy, choose_ms
+    )
+    if profile is None and (deadline_ms is not None or choose_ms is not None):
+        raise InputError("--deadline-ms and --choose-ms: times are not known, expected --profile too")
+    if plot is not None and plot.exists() and not plot.is_dir():
+        raise InputError(f"--plot: {plot} is a file, expected a folder")
+    loaded = bundles.load(bundle)
+    policy = _policy(loaded, thresholds, criterion, chosen=question.target is not None)
+    priced = None if profile is None else times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut)
+    if priced is not None:
+        policy = policy.only(priced.running)
+    answers, groups, origin = _answers(loaded, data, distort, samples, seed, threads, quiet=as_json)
+    costs = depth(loaded) if priced is None else priced.seconds
+    report = examine(answers, policy, costs, question, timed=priced is not None, groups=groups)
+    where = f"{loaded.name}, {origin}" + ("" if priced is None else f", cut after {priced.cut}")
+    if plot is not None:
+        evaluation_report.draw(plot, where, report)
+    if as_json:
+        head: dict[str, Any] = {"bundle": loaded.name, "fingerprint": loaded.fingerprint, "data": origin}
+        print(json.dumps(head | ({} if priced is None else {"cut": priced.cut}) | report.to_json(), indent=2))
+    else:
+        evaluation_report.show(where, report)
+        if plot is not None:
+            print(f"drawn into {plot}")
+    if report.choices and report.choices["all"].chosen is None:
+        raise Infeasible(report.choices["all"].refusal)
+
+
+def _question(
+    answer: str,
+    p_target: float,
+    deadline_ms: float | None,
+    batch: int,
+    reshuffles: int,
+    seed: int,
+    sweep: bool,
+    choose_accuracy: float | None,
+    choose_ms: float | None,
+) -> Question:
+    from popexd.evaluation.choosing import Target
+    from popexd.evaluation.metrics import ANSWER_RULES
+    from popexd.evaluation.report import Question
+
+    shared.in_unit("--p-target", p_target)
+    shared.in_unit("--choose-accuracy", choose_accuracy)
+    if choose_accuracy is not None and choose_ms is not None:
+        raise InputError("--choose-ms: together with --choose-accuracy, expected one of them")
+    target = None
+    if choose_accuracy is not None:
+        target = Target(accuracy=choose_accuracy)
+    elif choose_ms is not None:
+        target = Target(cost=shared.positive_seconds("--choose-ms", choose_ms))
+    return Question(
+        rule=shared.one_of("--answer", answer, ANSWER_RULES),
+        p_target=p_target,
+        deadline_seconds=None if deadline_ms is None else shared.positive_seconds("--deadline-ms", deadline_ms),
+        batch=batch,
+        reshuffles=reshuffles,
+        seed=seed,
+        sweep=sweep,
+        target=target,
+    )
+
+
+def _policy(bundle: Bundle, thresholds: str | None, criterion: str | None, *, chosen: bool) -> Policy:
+    """The bundle's rule, with the thresholds and the criterion that are given."""
+    from popexd.evaluation.policy import Policy, of_bundle
+
+    own = of_bundle(bundle)
+    given = _levels(bundle, thresholds)
+    criteria = dict(own.criteria)
+    if criterion is not None:
+        wanted = Criterion(shared.one_of("--criterion", criterion, CRITERIA), len(bundle.classes))
+        unknown = [name for name in own.thresholds if name not in given and own.criterion(name) != wanted]
+        if unknown and not chosen:
+            raise InputError(
+                f"--criterion: {criterion}: {', '.join(unknown)} would have no thresholds in its unit, expected "
+                "--thresholds too"
+            )
+        criteria = dict.fromkeys(own.thresholds, wanted)
+        # Thresholds are about to be chosen; until then no branch answers.
+        given = {name: wanted.threshold(1.0) for name in unknown} | given
+    by_quality = {
+        name: {branch: level for branch, level in levels.items() if branch not in given}
+        for name, levels in own.by_quality.items()
+    }
+    return Policy({**own.thresholds, **given}, criteria, by_quality)
+
+
+def _levels(bundle: Bundle, text: str | None) -> dict[str, float]:
+    names = [exit_.name for exit_ in bundle.exits]
+    found = {}
+    for part in (text or "").split(",") if text is not None else ():
+        name, equals, number = part.strip().partition("=")
+        try:
+            found[name] = float(number) if equals else math.nan
+        except ValueError:
+            found[name] = math.nan
+        if name not in names:
+            raise InputError(f"--thresholds: no exit {name!r} in {bundle.name}, expected some of: {', '.join(names)}")
+        if not (math.isfinite(found[name]) and found[name] >= 0):
+            raise InputError(
+                f"--thresholds: {part.strip()!r}, expected EXIT=T with T zero or more, such as {names[0]}=0.9"
+            )
+    return found
+
+
+def _answers(
+    bundle: Bundle,
+    data: str | None,
+    distort: str | None,
+    samples: int | None,
+    seed: int,
+    threads: int,
+    *,
+    quiet: bool,
+) -> tuple[Answers, dict[str, npt.NDArray[np.bool_]] | None, str]:
+    """What the exits say, which samples belong together, and where they are from."""
+    from popexd.evaluation.outcomes import of_table
+    from popexd.evaluation.recalibration import Said, scaled
+    from popexd.lab import photos
+
+    if data is None:
+        if distort is not None or samples is not None:
+            option = "--distort" if distort is not None else "--samples"
+            raise InputError(f"{option}: the validation table holds no photos, expected --data too")
+        table = bundle.validation
+        return of_table(table, len(bundle.classes)), None, f"its {table.samples} validation frames"
+    names = photos.distortions(distort)
+    chosen = photos.photos(data, bundle, samples, seed)
+    frames = shared.read_frames(bundle, chosen.to_evaluate, names, seed, quiet)
+    seen = shared.seen_by(bundle.quality, frames)
+    said = Said(shared.ask_exits(bundle, frames, seen, threads, quiet), frames.label, frames.quality, seen)
+    groups = {name: frames.variant == name for name in (photos.AS_IT_IS, *names)} if names else None
+    origin = f"{len(chosen.to_evaluate)} of {chosen.origin}" if chosen.own else chosen.origin
+    return scaled(bundle, said), groups, origin

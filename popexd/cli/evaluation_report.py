@@ -1,0 +1,269 @@
+"""The report of `popexd evaluate` for people: tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from popexd.cli.words import milliseconds, printable, share
+from popexd.errors import InputError
+
+if TYPE_CHECKING:
+    from popexd.evaluation.metrics import Probability
+    from popexd.evaluation.report import Choice, Group, Report
+    from popexd.lab.panels import Curves
+
+SHOWN_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+SHOWN_POINTS = 12
+
+
+def show(title: str, report: Report) -> None:
+    """Print tables."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(_exits(title, report))
+    for line in _lines(report):
+        print(line)
+    if report.apart:
+        console.print(_apart(report))
+    if report.swept:
+        console.print(_swept(report), _screened(report))
+    if report.choices:
+        console.print(_chosen(report))
+        for name, choice in report.choices.items():
+            if choice.refusal and name != "all":
+                print(f"{printable(name)}: {choice.refusal}")
+
+
+def draw(folder: Path, title: str, report: Report) -> None:
+    """Draw reliability.png, sweep.png and outage.png into a folder. Raises InputError where that cannot be."""
+    from popexd.evaluation.reliability import reliability
+    from popexd.lab.panels import Diagram, save_panels
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--plot: {folder}: {error.strerror or error}, expected a folder") from error
+    answers = report.answers
+    diagrams = [
+        Diagram(name, reliability(answers.confidence[row], answers.correct[row]))
+        for row, name in enumerate(answers.exits)
+    ]
+    save_panels(folder / "reliability.png", title, diagrams, columns=len(diagrams))
+    if report.swept:
+        save_panels(folder / "sweep.png", title, _sweep_panels(report), columns=2)
+        save_panels(folder / "outage.png", title, [_outage_panel(report)])
+
+
+def _exits(title: str, report: Report) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    found = report.every.figures
+    columns = ["exit", "threshold", "alone right", "error", "share", "right there"]
+    table = Table(*columns, *(["ms"] if report.timed else []), title=printable(title), box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in report.answers.exits:
+        runs = name in report.policy.thresholds
+        level = f"{report.policy.thresholds[name]:g}" if runs else ("" if name == "final" else "does not run")
+        row = [
+            name,
+            level,
+            share(found.accuracy_alone[name]),
+            share(found.calibration_error[name]),
+            share(found.shares[name]),
+            share(found.accuracy_where_taken[name]),
+        ]
+        table.add_row(*row, *([milliseconds(report.costs.get(name))] if report.timed else []))
+    return table
+
+
+def _lines(report: Report) -> Iterator[str]:
+    found, asked = report.every.figures, report.question
+    criteria = {report.policy.criterion(name).name for name in report.policy.thresholds}
+    unsure = "the final exit's" if asked.rule == "final" else "the most confident exit's"
+    yield (
+        f"{found.samples} samples: {share(found.accuracy)} of all answers right; where no branch is sure, {unsure} "
+        f"(criterion: {', '.join(sorted(criteria)) or 'none'})"
+    )
+    yield (
+        f"on the device {share(found.device_share)}, right there {share(found.device_accuracy)}; offloading "
+        f"{share(found.offloading)}"
+    )
+    for name, levels in report.policy.by_quality.items():
+        if levels:
+            yield f"where {name} is seen: {', '.join(f'{branch} {level:g}' for branch, level in levels.items())}"
+    yield (
+        f"inference outage (a batch of {asked.batch} right on the device below {asked.p_target:g}): "
+        f"{_probability(report.every.outage)}"
+    )
+    if report.every.missed_deadline is not None:
+        yield (
+            f"missed deadline (mean above {milliseconds(asked.deadline_seconds)} ms, or right below "
+            f"{asked.p_target:g}): "
+            f"{_probability(report.every.missed_deadline)}"
+        )
+    if report.every.seconds is not None:
+        yield f"mean time to the answer: {milliseconds(report.every.seconds)} ms"
+
+
+def _probability(found: Probability) -> str:
+    empty = (
+        f"; {found.without_exits} of {found.batches} batches without an exit, no outages" if found.without_exits else ""
+    )
+    return f"{share(found.mean)} (95 %: {share(found.low)} to {share(found.high)}{empty})"
+
+
+def _apart(report: Report) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    names = report.answers.exits
+    table = Table("quality", "frames", *names, "right", "device", "right there", "outage", box=box.SIMPLE_HEAD)
+    table.title = "by quality, in per cent: each exit alone; all answers; what leaves on the device"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for quality, group in report.apart.items():
+        found = group.figures
+        table.add_row(
+            printable(quality),
+            str(found.samples),
+            *(_per_cent(found.accuracy_alone[name]) for name in names),
+            _per_cent(found.accuracy),
+            _per_cent(found.device_share),
+            _per_cent(found.device_accuracy),
+            _per_cent(group.outage.mean),
+        )
+    return table
+
+
+def _per_cent(value: float | None) -> str:
+    """Write a share without its sign, where columns are many."""
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _swept(report: Report) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    branches = list(report.policy.thresholds)
+    shares = (f"{name} answers" for name in branches)
+    table = Table("threshold", "right", *shares, "offloading", "right there", _cost_name(report), box=box.SIMPLE_HEAD)
+    table.title = "one threshold for all branches"
+    for column in table.columns:
+        column.justify = "right"
+    top = report.swept[-1].level
+    for each in report.swept:
+        if any(abs(each.level / top - shown) < 1e-4 for shown in SHOWN_LEVELS):
+            point = each.point
+            table.add_row(
+                f"{each.level:g}",
+                share(point.accuracy),
+                *(share(point.shares[name]) for name in branches),
+                share(point.shares["final"]),
+                share(point.device_accuracy),
+                _cost(report, point.cost),
+            )
+    return table
+
+
+def _screened(report: Report) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    branches = list(report.policy.thresholds)
+    table = Table(*branches, "right", "offloading", _cost_name(report), box=box.SIMPLE_HEAD)
+    table.title = f"BranchyNet's screening: {len(report.screened)} points that buy accuracy"
+    for column in table.columns:
+        column.justify = "right"
+    step = max(1, -(-len(report.screened) // SHOWN_POINTS))
+    for point in [*report.screened[::step], *report.screened[-1:]][: SHOWN_POINTS + 1]:
+        levels = (f"{point.thresholds[name]:g}" for name in branches)
+        table.add_row(*levels, share(point.accuracy), share(point.shares["final"]), _cost(report, point.cost))
+    return table
+
+
+def _chosen(report: Report) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    branches = list(report.policy.thresholds)
+    table = Table("samples", *branches, "right", "then right", "offloading", _cost_name(report), box=box.SIMPLE_HEAD)
+    table.title = "chosen thresholds: on one half, and then on the other"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, choice in report.choices.items():
+        if choice.chosen is not None and choice.held_out is not None:
+            table.add_row(*_chosen_row(report, name, choice, choice.held_out, branches))
+    return table
+
+
+def _chosen_row(report: Report, name: str, choice: Choice, held_out: Group, branches: list[str]) -> list[str]:
+    assert choice.chosen is not None
+    then = held_out.figures
+    cost = held_out.seconds
+    if cost is None:
+        cost = sum(then.shares[each] * report.costs[each] for each in then.shares if each in report.costs)
+    return [
+        printable(name),
+        *(f"{choice.chosen.thresholds[branch]:g}" for branch in branches),
+        share(choice.chosen.accuracy),
+        share(then.accuracy),
+        share(then.offloading),
+        _cost(report, cost),
+    ]
+
+
+def _cost_name(report: Report) -> str:
+    return "ms" if report.timed else "depth"
+
+
+def _cost(report: Report, cost: float) -> str:
+    return milliseconds(cost) if report.timed else share(cost)
+
+
+def _sweep_panels(report: Report) -> list[Curves]:
+    from popexd.lab.panels import Curves
+
+    x = [each.level for each in report.swept]
+    criterion = {report.policy.criterion(name).name for name in report.policy.thresholds}.pop()
+    unit = {"entropy": "entropy threshold, nats"}.get(criterion, f"{criterion} threshold")
+    nothing = float("nan")
+    right = {
+        "all answers": [each.point.accuracy for each in report.swept],
+        "on the device": [
+            nothing if each.point.device_accuracy is None else each.point.device_accuracy for each in report.swept
+        ],
+        "the final exit alone": [report.every.figures.accuracy_alone["final"]] * len(x),
+    }
+    shares = {
+        name: [each.point.shares[name] for each in report.swept]
+        for name in report.answers.exits
+        if name in _ran(report)
+    }
+    return [
+        Curves("accuracy", unit, "share that is right", _over(x, right), from_zero=False),
+        Curves("who answers", unit, "share of the frames", _over(x, shares)),
+    ]
+
+
+def _ran(report: Report) -> set[str]:
+    return {*report.policy.thresholds, "final"}
+
+
+def _outage_panel(report: Report) -> Curves:
+    from popexd.lab.panels import Curves
+
+    curves = {"at these thresholds": (list(report.outages), list(report.outages.values()))}
+    if all(report.policy.criterion(name).name == "confidence" for name in report.policy.thresholds):
+        some = [each for each in report.swept if each.level >= min(report.outages)]
+        curves["thresholds at the target"] = ([each.level for each in some], [each.outage.mean for each in some])
+    title = f"batches of {report.question.batch}"
+    return Curves(title, "target accuracy on the device", "inference outage probability", curves)
+
+
+def _over(x: list[float], curves: Mapping[str, list[float]]) -> dict[str, tuple[list[float], list[float]]]:
+    return {name: (x, y) for name, y in curves.items()}

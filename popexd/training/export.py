@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from popexd.errors import InputError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.choosing import ALLOWANCE
 from popexd.evaluation.outcomes import CLEAR, answers, exit_logits
-from popexd.evaluation.policy import of_bundle
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
-from popexd.evaluation.summary import FILE, summary, table_file
+from popexd.evaluation.summary import FILE, table_file
 from popexd.quality import QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.data import DataSet, Split, reopen
@@ -66,43 +65,53 @@ def export(
     """
     say = on_step or (lambda step: None)  # noqa: ARG005 - a silent progress
     trained = _opened(Path(source), cache, experts or {})
-    net, validation = trained.net, trained.data.split("validation")
     say("quality of the frames")
     estimator = _estimator(trained)
     say("answers")
-    tuning_said, validation_said = (_said(trained, name, estimator) for name in ("tuning", "validation"))
-    say("codecs")
-    codecs = measure.codec_table(net, validation, codec_frames, lambda done, of: say(f"codecs, frame {done} of {of}"))
-    say("segments")
-    described, files = _segments(trained)
-    plain = answers(net.exits, validation_said.logits, validation_said.label, quality=validation_said.quality)
-    files[FILE] = table_file(plain)
-    facts: dict[str, Any] = {
-        "schema": bundles.SCHEMA,
-        "name": name or _name_of(trained),
-        "classes": list(trained.data.classes),
-        "input": {"name": "input", "height": net.side, "width": net.side, **PIXELS},
-        **described,
-        **({} if estimator is None else {"quality": estimator.to_json()}),
-        "codecs": codecs,
-        "validation": {"file": FILE},
-        "training": _training_facts(trained, allowance, min(codec_frames, len(validation))),
-    }
+    tuning, validation = (_said(trained, split, estimator) for split in ("tuning", "validation"))
     with tempfile.TemporaryDirectory() as scratch:
-        draft = bundles.write(Path(scratch) / "draft", facts, files)
-        facts["validation"] = summary(plain, of_bundle(draft))
+        draft = _draft(Path(scratch) / "draft", name or _name_of(trained), trained, estimator, validation, say)
+        say("codecs")
+        held_out = trained.data.split("validation")
+        codecs = measure.codec_table(
+            trained.net, held_out, codec_frames, lambda done, of: say(f"codecs, frame {done} of {of}")
+        )
         say("check against torch")
-        facts["training"]["largest_difference_to_torch"] = _compare(trained, draft, validation)
-        draft = bundles.write(Path(scratch) / "draft", facts, files)
+        facts = _training_facts(trained, allowance) | {
+            "codec_frames": min(codec_frames, len(held_out)),
+            "largest_difference_to_torch": _compare(trained, draft, held_out),
+        }
+        draft = replace(draft, facts={**draft.facts, "codecs": codecs, "training": facts})
         wanted = Wanted(thresholds="reliable", allowance=allowance)
-        calibrated, _ = recalibrated(draft, tuning_said, wanted)
+        calibrated, _ = recalibrated(draft, tuning, wanted)
         method = {
             "method": wanted.method,
             "samples_of": wanted.samples_of,
             "thresholds": wanted.thresholds,
-            "frames": len(tuning_said.label),
+            "frames": len(tuning.label),
         }
-        return written(Path(out), calibrated, validation_said, method=method, source=draft)[0]
+        return written(Path(out), calibrated, validation, method=method, source=draft)[0]
+
+
+def _draft(
+    folder: Path, name: str, trained: _Trained, estimator: QualityEstimator | None, said: Said, say: Progress
+) -> Bundle:
+    """Write the bundle as it is before calibration, to try its files out."""
+    say("segments")
+    net = trained.net
+    described, files = _segments(trained)
+    plain = answers(net.exits, said.logits, said.label, quality=said.quality)
+    facts: dict[str, Any] = {
+        "schema": bundles.SCHEMA,
+        "name": name,
+        "classes": list(trained.data.classes),
+        "input": {"name": "input", "height": net.side, "width": net.side, **PIXELS},
+        **described,
+        **({} if estimator is None else {"quality": estimator.to_json()}),
+        "codecs": {},
+        "validation": {"file": FILE},
+    }
+    return bundles.write(folder, facts, {**files, FILE: table_file(plain)})
 
 
 def _opened(source: Path, cache: Path | None, experts: Mapping[str, Path]) -> _Trained:
@@ -224,7 +233,7 @@ def _compare(trained: _Trained, draft: Bundle, validation: Split, frames: int = 
     return largest
 
 
-def _training_facts(trained: _Trained, allowance: float, codec_frames: int) -> dict[str, Any]:
+def _training_facts(trained: _Trained, allowance: float) -> dict[str, Any]:
     content, facts = trained.content, trained.data.facts
     found = {
         "backbone": content["backbone"],
@@ -235,7 +244,6 @@ def _training_facts(trained: _Trained, allowance: float, codec_frames: int) -> d
         "best_epoch": content["epoch"] + 1,
         "seconds": round(content["seconds"]),
         "threshold_rule": f"leaving frames as often right as the final exit on all, at most {allowance:.1%} lost to it",
-        "codec_frames": codec_frames,
         "torch": torch.__version__,
     }
     if trained.experts:

@@ -69,15 +69,7 @@ def fit(
     """
     if threads:
         torch.set_num_threads(threads)
-    torch.manual_seed(recipe.seed)
-    net = recipe.net(len(data.classes), weights=not resume and start is None).to(memory_format=torch.channels_last)
-    if data.facts["side"] != net.side:
-        raise InputError(
-            f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
-        )
-    if start is not None and not resume:
-        checkpoint.warm_start(net, start, recipe.freeze)
-    net.to(chosen_device(device))
+    net = _beginning(data, recipe, None if resume else start, resume).to(chosen_device(device))
     optimiser = optimiser_of(net, recipe)
     state = _Progress()
     if resume:
@@ -101,6 +93,19 @@ def fit(
         if on_epoch is not None:
             on_epoch(EpochReport(epoch, loss, accuracy, improved, took))
     return out / BEST
+
+
+def _beginning(data: DataSet, recipe: Recipe, start: Path | None, resume: bool) -> EarlyExitNet:
+    """The net before its first step: the recipe's random or pretrained weights, or those of a checkpoint."""
+    torch.manual_seed(recipe.seed)
+    net = recipe.net(len(data.classes), weights=not resume and start is None).to(memory_format=torch.channels_last)
+    if data.facts["side"] != net.side:
+        raise InputError(
+            f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
+        )
+    if start is not None:
+        checkpoint.warm_start(net, start, recipe.freeze)
+    return net
 
 
 def chosen_device(name: str) -> torch.device:

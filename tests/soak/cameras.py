@@ -101,6 +101,10 @@ class Book:
     def _counts(self, message: Message) -> None:
         self.metrics = json.loads(message.payload)
 
+    def has(self, frame_id: str) -> bool:
+        """Whether a frame's answer was heard."""
+        return frame_id in self._answers
+
     @property
     def answered(self) -> int:
         """How many frames have an answer that was heard."""

@@ -21,8 +21,11 @@ from popexd.protocol.topics import DeviceTopics
 
 from .cameras import FRAMES_PER_SECOND, Book, Cameras
 from .processes import Growth, Process, growth
+from .witness import Witness
 
 TOPICS = DeviceTopics("soak", "box")
+FRAGILE = DeviceTopics("soak", "fragile")
+_WITNESSES = ("left", "middle", "right")
 _DEADLINE_SECONDS = 2.0
 # What a broker that is killed takes with it: answers it had acknowledged and not yet passed on.
 _LOST_WITH_A_BROKER = 50
@@ -44,6 +47,7 @@ class Figures:
     p50_seconds: float
     p99_seconds: float
     slowest_seconds: float
+    killed_agent: dict[str, int]
     agent: Growth
     worker: Growth
     complaints: list[str] = field(default_factory=list)
@@ -54,7 +58,7 @@ class Figures:
 
 
 class Soak:
-    """A site's broker, the cloud's behind a link, an agent, a worker that stays and one that suffers."""
+    """A site's broker, the cloud's behind a link, and of agents and workers one that stays and one that suffers."""
 
     def __init__(self, stack: ExitStack, folder: Path, seed: int, say: Callable[[str], None]) -> None:
         self._random = random.Random(seed)
@@ -62,22 +66,27 @@ class Soak:
         self._pause = threading.Event()
         self._sampled = threading.Event()
         self.faults: Counter[str] = Counter()
+        self.site_deaths = 0
         self.site, self.cloud = Broker(), Broker()
         for broker in (self.site, self.cloud):
             broker.start()
             stack.callback(broker.stop)
         self.link = stack.enter_context(Link(self.cloud.host, self.cloud.port, WIFI))
-        self.agent = Process("agent", _agent(folder, self.site.port, self.link.port))
+        self.agent = Process("agent", _agent(folder, self.site.port, self.link.port, TOPICS.device))
+        self.fragile = Process("agent", _agent(folder, self.site.port, self.link.port, FRAGILE.device))
         self.worker = Process("worker", _worker(folder, self.cloud.port, "steady"))
         self.victim = Process("worker", _worker(folder, self.cloud.port, "victim"))
-        for process in (self.agent, self.worker, self.victim):
+        for process in (self.agent, self.worker, self.victim, self.fragile):
             process.start()
             stack.callback(process.end, signal.SIGKILL)
-        self.book = Book(self.site.port, TOPICS)
-        self.book.start()
-        stack.callback(self.book.stop)
+        self.book, self.ledger = Book(self.site.port, TOPICS), Book(self.site.port, FRAGILE)
+        for each in (self.book, self.ledger):
+            each.start()
+            stack.callback(each.stop)
         self.cameras = Cameras(self.site.port, TOPICS)
+        self.witness = Witness(self.site.port, FRAGILE, _WITNESSES, self.ledger.has, lambda: self.site_deaths)
         self._faults: tuple[Callable[[], str], ...] = (
+            self.kills_an_agent, self.kills_an_agent,
             self.kills_a_worker, self.stops_a_worker, self.ends_a_worker, self.hangs_both_workers,
             self.changes_the_link, self.changes_the_link, self.changes_the_mode, self.cuts_the_link,
             self.restarts_the_cloud, self.restarts_the_site,
@@ -85,8 +94,9 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Load and faults, then quiet until nothing is owed."""
-        self.until(lambda: self.book.metrics, "the agent", 60)
+        self.until(lambda: self.book.metrics and self.ledger.metrics, "both agents", 60)
         self.cameras.start()
+        self.witness.start()
         begun = time.monotonic()
         sampler = threading.Thread(target=self._sample, args=(begun,), daemon=True)
         sampler.start()
@@ -96,6 +106,7 @@ class Soak:
             self.faults.update([name] if name != "quiet" else [])
             self._say(f"{time.monotonic() - begun:6.0f} s  {name:<24} {self.book.metrics.get('frames')}")
         self.cameras.stop()
+        self.witness.stop()
         self._sampled.set()
         sampler.join(5)
 
@@ -122,6 +133,13 @@ class Soak:
 
     def _for(self, shortest: float, longest: float) -> None:
         self._pause.wait(self._random.uniform(shortest, longest))
+
+    def kills_an_agent(self) -> str:
+        """SIGKILL with whatever it holds, and another start; its cameras wait for their answers."""
+        self.fragile.end(signal.SIGKILL)
+        self._for(0.0, 2)
+        self.fragile.start()
+        return "agent killed"
 
     def kills_a_worker(self) -> str:
         """SIGKILL, and another start."""
@@ -178,6 +196,7 @@ class Soak:
 
     def restarts_the_site(self) -> str:
         """The broker of the cameras is killed and forgets everything."""
+        self.site_deaths += 1
         self.site.restart()
         return "site broker restarted"
 
@@ -208,6 +227,12 @@ def _figures(run: Soak, minutes: float, seed: int) -> Figures:
         p50_seconds=round(book.percentile(0.5), 4),
         p99_seconds=round(book.percentile(0.99), 4),
         slowest_seconds=round(book.percentile(1.0), 4),
+        killed_agent={
+            "frames": run.witness.published,
+            "answered": run.ledger.answered,
+            "repeated": run.ledger.repeated,
+            "forgotten by the broker": run.witness.excused,
+        },
         agent=growth(run.agent.samples),
         worker=growth(run.worker.samples),
     )
@@ -219,10 +244,13 @@ def _complaints(run: Soak, figures: Figures) -> list[str]:
     book, frames = run.book, figures.frames
     lost = frames["answered"] - figures.answers_heard
     allowed = _LOST_WITH_A_BROKER * run.faults["site broker restarted"]
-    logs = run.agent.log + run.worker.log + run.victim.log
+    logs = run.agent.log + run.worker.log + run.victim.log + run.fragile.log
+    missing, different = run.witness.missing, run.ledger.different
     checks = {
         f"{frames['taken'] - frames['answered']} frames unanswered": frames["taken"] != frames["answered"],
         f"{len(book.different)} frames with two answers": bool(book.different),
+        f"a killed agent left frames unanswered: {missing[:5]}": bool(missing),
+        f"a killed agent answered frames twice: {different[:5]}": bool(different),
         f"{lost} answers were not heard": not 0 <= lost <= allowed,
         "nothing was offloaded": not book.tiers["cloud"],
         f"hardly any frame came through: {frames}": frames["taken"] < 0.1 * FRAMES_PER_SECOND * 60 * figures.minutes,
@@ -235,11 +263,11 @@ def _complaints(run: Soak, figures: Figures) -> list[str]:
     return [what for what, wrong in checks.items() if wrong]
 
 
-def _agent(folder: Path, port: int, uplink: int) -> Path:
+def _agent(folder: Path, port: int, uplink: int, device: str) -> Path:
     return _write(
-        folder / "agent.toml",
+        folder / f"agent-{device}.toml",
         {
-            "mqtt": {"port": port, "site": TOPICS.site, "device": TOPICS.device},
+            "mqtt": {"port": port, "site": TOPICS.site, "device": device},
             "uplink": {"port": uplink},
             "planner": {"mode": "cloud", "deadline_seconds": _DEADLINE_SECONDS},
             "probe": {"interval_seconds": 3.0},

@@ -1,0 +1,86 @@
+"""Cameras that never send the next frame before the last one was answered: none of theirs may be missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import cycle
+
+from popexd.bus.mqtt import MqttBus, MqttSettings
+from popexd.lab.conveyor import scene
+from popexd.protocol.topics import DeviceTopics
+
+_PATIENCE_SECONDS = 30.0
+_PICTURES = 8
+
+
+class Witness:
+    """Publishes at QoS 1, so that an agent that is killed owes its answers all the same.
+
+    Arguments:
+        port: the site's broker.
+        topics: the device's.
+        names: the cameras.
+        answered: tells whether a frame has an answer.
+        forgotten: how often the broker has died so far: what it had taken from us it may have forgotten.
+
+    """
+
+    def __init__(
+        self,
+        port: int,
+        topics: DeviceTopics,
+        names: tuple[str, ...],
+        answered: Callable[[str], bool],
+        forgotten: Callable[[], int],
+    ) -> None:
+        self.published = 0
+        self.excused = 0
+        self.missing: list[str] = []
+        self._topics = topics
+        self._answered = answered
+        self._forgotten = forgotten
+        self._bus = MqttBus(MqttSettings(port=port))
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._publish, args=(name,), daemon=True) for name in names]
+
+    def start(self) -> None:
+        """Begin."""
+        self._bus.start()
+        self._bus.wait_connected(30)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Publish no more, and wait for what is owed."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join(_PATIENCE_SECONDS + 5)
+        self._bus.stop()
+
+    def _publish(self, camera: str) -> None:
+        pictures = cycle([scene(index, 7, (160, 120)).jpeg() for index in range(_PICTURES)])
+        number = 0
+        while not self._stopped.wait(0.02):
+            number += 1
+            frame_id, forgotten = f"{camera}-{number}", self._forgotten()
+            self._bus.publish(
+                self._topics.frames(camera), next(pictures), qos=1, user_properties=[("frame_id", frame_id)]
+            )
+            missing = not self._comes(frame_id)
+            with self._lock:
+                self.published += 1
+                if missing and self._forgotten() > forgotten:
+                    self.excused += 1
+                elif missing:
+                    self.missing.append(frame_id)
+
+    def _comes(self, frame_id: str) -> bool:
+        give_up_at, pause = time.monotonic() + _PATIENCE_SECONDS, threading.Event()
+        while not self._answered(frame_id):
+            if time.monotonic() > give_up_at:
+                return False
+            pause.wait(0.01)
+        return True

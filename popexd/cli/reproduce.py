@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,6 +113,8 @@ def _from_a_profile(
     graph = LayerGraph.load(profile or SYNTHETIC)
     if codecs and not graph.codecs:
         raise InputError("--codecs: the profile has none, expected --profile with one that popexd profile wrote")
+    if profile is not None:
+        graph = replace(graph, model=f"{graph.model} ({profile.name}{', with its codecs' if codecs else ''})")
     makers = {"3": figure_3, "4": figure_4}
     try:
         return [makers[name](graph, LINKS[links], at_cut, codecs=codecs) for name in wanted if name in makers]

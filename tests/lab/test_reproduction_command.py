@@ -73,7 +73,7 @@ def test_a_profile_and_links_can_be_given(tmp_path: Path, capsys: pytest.Capture
     assert run("3", "--profile", profile, "--links", "dads", "--facts", "--json") == 0
     (figure,) = json.loads(capsys.readouterr().out)["figures"]
 
-    assert figure["source"] == "mine"
+    assert figure["source"] == "mine (profile.json)"
     assert list(figure["settings"]["mbps"].values()) == [1.1, 5.85, 18.88]
     # gamma 10 at p = 1: only the first layer and its branch, on the device.
     assert figure["panels"][0]["curves"][0]["y"][-1] == pytest.approx(10 * 1.5e-3)
@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys: 
     in_the_way.write_text("mine")
     assert run("3", "--format", "none", "--out", in_the_way) == 2
     assert "--out: " in capsys.readouterr().err
-    assert in_the_way.read_text() == "mine"
+    assert in_the_way.read_text() == "mine (profile.json)"
 
     out = tmp_path / "out"
     (out / "figure-3.json").mkdir(parents=True)

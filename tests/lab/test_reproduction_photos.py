@@ -73,11 +73,15 @@ def test_an_entropy_at_the_threshold_does_not_leave() -> None:
     sharp = np.array([thresholds[10], thresholds[20], 0.0, math.log(2)])
     blurry = np.array([thresholds[11], thresholds[21], 0.1, math.log(2)])
 
-    figure = of_entropies({"clear": sharp, "blur-5": blurry}, "by hand", 2)
+    right = {"clear": np.array([True, False, True, True]), "blur-5": np.array([True, False, False, False])}
+    figure = of_entropies({"clear": sharp, "blur-5": blurry}, right, "by hand", 2)
     first = curves(figure)["undistorted"]
     assert [first[i] for i in (0, 1, 10, 11, 20, 21, 40)] == [0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.75]
     assert figure.facts[0].same
-    turned = of_entropies({"clear": blurry, "blur-5": sharp}, "by hand", 2).facts[0]
+    of_those = curves(figure, 1)["undistorted"]
+    assert math.isnan(of_those[0])
+    assert [of_those[i] for i in (1, 11, 21, 40)] == pytest.approx([1, 1, 2 / 3, 2 / 3])
+    turned = of_entropies({"clear": blurry, "blur-5": sharp}, right, "by hand", 2).facts[0]
     assert not turned.same
     # Below 0.1 the five thresholds 1 to 5, and one each for the pairs that are one threshold apart.
     assert "another order at 7 of 41 thresholds, by at most 25.0 points" in turned.found

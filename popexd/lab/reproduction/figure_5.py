@@ -23,19 +23,22 @@ THRESHOLDS = 41
 PAPER = "more blur, fewer exits, at every threshold"
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 Progress = Callable[[int], None]
 
 
 def figure_5(bundle: Bundle, photos: Photos, *, threads: int = 0, progress: Progress | None = None) -> Figure:
     """Count the photos that the bundle's first branch answers, at each entropy threshold and for each blur.
 
-    The branch's temperature is left out, as in the paper; entropies are in nats. `progress` is told the photos done.
+    The branch's temperature is left out, as in the paper; entropies are in nats. Beside the paper's panel a second one
+    shows how many of those that leave are right. `progress` is told the photos done.
 
     Raises:
         InputError: the bundle has no branch, or a photo cannot be read.
     """
     first_branch(bundle)
     entropies: dict[str, Floats] = {}
+    right: dict[str, Flags] = {}
     for index, distortion in enumerate((CLEAR, *BLURS)):
         before = index * len(photos.chosen)
         logits = exit_logits(
@@ -45,30 +48,41 @@ def figure_5(bundle: Bundle, photos: Photos, *, threads: int = 0, progress: Prog
             progress=None if progress is None else lambda done, before=before: progress(before + done),  # type: ignore[misc]
         )
         entropies[distortion] = entropy(softmax(logits[0]))
+        right[distortion] = logits[0].argmax(axis=1) == photos.labels
     return of_entropies(
-        entropies, f"{bundle.name}, branch {bundle.exits[0].name}; {photos.source}", len(bundle.classes)
+        entropies, right, f"{bundle.name}, branch {bundle.exits[0].name}; {photos.source}", len(bundle.classes)
     )
 
 
-def of_entropies(entropies: Mapping[str, Floats], source: str, classes: int) -> Figure:
-    """Make the figure of the entropies [photos] that the branch has at each distortion, sharpest first."""
+def of_entropies(entropies: Mapping[str, Floats], right: Mapping[str, Flags], source: str, classes: int) -> Figure:
+    """Make the figure of the branch's entropies and right answers [photos] at each distortion, sharpest first."""
     thresholds = np.linspace(0.0, np.log(classes), THRESHOLDS)
-    shares = {
-        name: np.array([low_enough(values, threshold).mean() for threshold in thresholds])
-        for name, values in entropies.items()
-    }
-    panel = Panel(
-        f"{len(next(iter(entropies.values())))} pictures",
-        "entropy_threshold_nats",
-        "exit_probability",
-        "entropy threshold, nats",
-        "share that leaves at the first branch",
-        [Curve(_shown(name), thresholds.tolist(), share.tolist()) for name, share in shares.items()],
-    )
+    leaving = {name: np.array([low_enough(values, t) for t in thresholds]) for name, values in entropies.items()}
+    shares = {name: rows.mean(axis=1) for name, rows in leaving.items()}
+    accuracies = {name: mean_where(right[name], rows) for name, rows in leaving.items()}
+
+    def panel(title: str, y_name: str, y_label: str, rows: Mapping[str, Floats]) -> Panel:
+        curves = [Curve(_shown(name), thresholds.tolist(), row.tolist()) for name, row in rows.items()]
+        return Panel(title, "entropy_threshold_nats", y_name, "entropy threshold, nats", y_label, curves)
+
+    panels = [
+        panel("as in the paper", "exit_probability", "share that leaves at the first branch", shares),
+        panel("beyond the paper", "device_accuracy", "share of those that is right", accuracies),
+    ]
     means = {name: float(values.mean()) for name, values in entropies.items()}
-    settings = {"mean_entropy_nats": means, "classes": classes}
+    settings = {
+        "mean_entropy_nats": means,
+        "branch_accuracy": {name: float(flags.mean()) for name, flags in right.items()},
+        "classes": classes,
+    }
     title = "Exits at the first branch against the entropy threshold"
-    return Figure("5", title, source, [panel], [_ordered(shares)], settings)
+    return Figure("5", title, source, panels, [_ordered(shares)], settings)
+
+
+def mean_where(right: Flags, answered: Flags) -> Floats:
+    """Share of right ones among the photos answered at each threshold [thresholds, photos]; nan where none is."""
+    counts = answered.sum(axis=1)
+    return np.where(counts > 0, (answered & right).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def first_branch(bundle: Bundle) -> str:

@@ -15,7 +15,7 @@ from popexd.evaluation.calibration import temperature
 from popexd.evaluation.outcomes import exit_logits
 from popexd.evaluation.reliability import expected_calibration_error
 from popexd.lab.reproduction.figure import Curve, Fact, Figure, Panel
-from popexd.lab.reproduction.figure_5 import first_branch
+from popexd.lab.reproduction.figure_5 import first_branch, mean_where
 from popexd.lab.reproduction.photos import Photos, prepared
 
 THRESHOLDS = 41
@@ -75,7 +75,7 @@ def of_logits(
     names = ("before calibration", "after calibration")
     answered = [np.array([confident_enough(each, t) for t in thresholds]) for each in (sure.before, sure.after)]
     shares = [stays.mean(axis=1) for stays in answered]
-    local = [_mean_where(right, stays) for stays in answered]
+    local = [mean_where(right, stays) for stays in answered]
     overall = [np.where(stays, right, right_at_end).mean(axis=1) for stays in answered]
     errors = [expected_calibration_error(each, right) for each in (sure.before, sure.after)]
     settings = {
@@ -99,12 +99,6 @@ def of_logits(
     ]
     facts = [_higher("of what the branch answers", local), _higher("of all answers", overall)]
     return six, Figure("7", "Accuracy, before and after calibration", source, panels, facts, settings)
-
-
-def _mean_where(right: npt.NDArray[np.bool_], answered: npt.NDArray[np.bool_]) -> Floats:
-    """Share of right ones among those answered, at each threshold; nan where none is."""
-    counts = answered.sum(axis=1)
-    return np.where(counts > 0, (answered & right).sum(axis=1) / np.maximum(counts, 1), np.nan)
 
 
 def _two(sure: Calibrated) -> str:

@@ -18,10 +18,35 @@ from popexd.criteria import CRITERIA
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
+    from popexd.evaluation.choosing import Target
     from popexd.evaluation.outcomes import Answers
     from popexd.evaluation.quality_fit import Fitted
     from popexd.evaluation.recalibration import Said, Wanted
     from popexd.lab.photos import Frames, Parts
+
+
+Data = Annotated[
+    str,
+    typer.Option(
+        help="a folder with a folder of photos per class (also under val and test), frames that train prepared, or "
+        "'generated'"
+    ),
+]
+Out = Annotated[Path, typer.Option(help="folder of the calibrated bundle; an older bundle there is replaced")]
+Method = Annotated[str, typer.Option(help="per-branch, global, or none: every temperature 1")]
+SamplesOf = Annotated[
+    str, typer.Option(help="per-branch: fitted on all samples, or on those exiting there at --target-confidence")
+]
+TargetConfidence = Annotated[float, typer.Option(help="global and exiting: where a sample leaves")]
+ItsCriterion = Annotated[str | None, typer.Option("--criterion", help=f"{', '.join(CRITERIA)}; without it: as it is")]
+Thresholds = Annotated[
+    str, typer.Option(help="keep, or reliable: a branch answers no worse than the network's end would")
+]
+TargetAccuracy = Annotated[float | None, typer.Option(help="the cheapest thresholds that are right so often")]
+TargetTime = Annotated[
+    float | None, typer.Option("--target-ms", help="the most accurate thresholds so quick; needs --profile")
+]
+Plot = Annotated[Path | None, typer.Option(help="draw reliability diagrams into this file (extra: plot)")]
 
 
 @dataclass(frozen=True)
@@ -34,29 +59,15 @@ class Side:
 
 def calibrate(
     bundle: shared.BundlePath,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="a folder with a folder of photos per class (also under val and test), "
-            "frames that train prepared, or 'generated'"
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="folder of the calibrated bundle; an older bundle there is replaced")],
-    method: Annotated[str, typer.Option(help="per-branch, global, or none: every temperature 1")] = "per-branch",
-    samples_of: Annotated[
-        str, typer.Option(help="per-branch: fitted on all samples, or on those exiting there at --target-confidence")
-    ] = "all",
-    target_confidence: Annotated[float, typer.Option(help="global and exiting: where a sample leaves")] = 0.8,
-    criterion: Annotated[str | None, typer.Option(help=f"{', '.join(CRITERIA)}; without it: as it is")] = None,
-    thresholds: Annotated[
-        str, typer.Option(help="keep, or reliable: a branch answers no worse than the network's end would")
-    ] = "keep",
-    target_accuracy: Annotated[
-        float | None, typer.Option(help="the quickest thresholds that are right so often")
-    ] = None,
-    target_ms: Annotated[
-        float | None, typer.Option(help="the most accurate thresholds so quick; needs --profile")
-    ] = None,
+    data: Data,
+    out: Out,
+    method: Method = "per-branch",
+    samples_of: SamplesOf = "all",
+    target_confidence: TargetConfidence = 0.8,
+    criterion: ItsCriterion = None,
+    thresholds: Thresholds = "keep",
+    target_accuracy: TargetAccuracy = None,
+    target_ms: TargetTime = None,
     profile: times.Profile = None,
     uplink_mbps: times.Uplink = None,
     rtt_ms: times.RoundTrip = 0.0,
@@ -66,7 +77,7 @@ def calibrate(
     samples: shared.Samples = None,
     seed: shared.Seed = 2021,
     threads: shared.Threads = 0,
-    plot: Annotated[Path | None, typer.Option(help="draw reliability diagrams into this file (extra: plot)")] = None,
+    plot: Plot = None,
     as_json: shared.AsJson = False,
 ) -> None:
     """Fit temperatures and thresholds on one part of the photos, report on the other, and write a new bundle."""
@@ -74,21 +85,19 @@ def calibrate(
 
     loaded = bundles.load(bundle)
     _check(loaded, out, plot)
-    wanted = _wanted(method, samples_of, target_confidence, criterion, thresholds, target_accuracy, target_ms)
-    if target_ms is not None and profile is None:
-        raise InputError("--target-ms: times are not known, expected --profile too")
+    target = _target(target_accuracy, target_ms, profile)
+    wanted = _wanted(method, samples_of, target_confidence, criterion, thresholds, target)
     if profile is not None:
-        found = times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut)
-        wanted = _timed(loaded, wanted, found)
-    parts = photos.photos(data, loaded, samples, seed)
+        wanted = _timed(loaded, wanted, times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut))
     names = photos.distortions(distort)
+    parts = photos.photos(data, loaded, samples, seed)
     halves = [shared.read_frames(loaded, part, names, seed, as_json) for part in (parts.fit, parts.report)]
     fitted = _quality(halves[0], halves[1])
-    before, after, method_facts = _calibrated(loaded, out, wanted, parts, halves, fitted, threads, quiet=as_json)
+    before, after, facts = _calibrated(loaded, out, wanted, parts, halves, fitted, threads, quiet=as_json)
     if plot is not None:
         _draw(plot, before, after)
     if as_json:
-        print(json.dumps(_form(before, after, method_facts, out), indent=2))
+        print(json.dumps(_form(before, after, facts, out), indent=2))
     else:
         _show(before, after, parts, fitted, out)
         if plot is not None:
@@ -112,28 +121,31 @@ def _check(bundle: Bundle, out: Path, plot: Path | None) -> None:
         check_picture("--plot", plot)
 
 
+def _target(accuracy: float | None, milliseconds: float | None, profile: Path | None) -> Target | None:
+    from popexd.evaluation.choosing import Target
+
+    shared.in_unit("--target-accuracy", accuracy)
+    if accuracy is not None and milliseconds is not None:
+        raise InputError("--target-ms: together with --target-accuracy, expected one of them")
+    if milliseconds is not None and profile is None:
+        raise InputError("--target-ms: times are not known, expected --profile too")
+    if milliseconds is not None:
+        return Target(cost=shared.positive_seconds("--target-ms", milliseconds))
+    return None if accuracy is None else Target(accuracy=accuracy)
+
+
 def _wanted(
     method: str,
     samples_of: str,
     target_confidence: float,
     criterion: str | None,
     thresholds: str,
-    target_accuracy: float | None,
-    target_ms: float | None,
+    target: Target | None,
 ) -> Wanted:
     from popexd.evaluation.calibration import METHODS, SAMPLES
-    from popexd.evaluation.choosing import Target
     from popexd.evaluation.recalibration import THRESHOLDS, Wanted
 
     shared.in_unit("--target-confidence", target_confidence)
-    shared.in_unit("--target-accuracy", target_accuracy)
-    if target_accuracy is not None and target_ms is not None:
-        raise InputError("--target-ms: together with --target-accuracy, expected one of them")
-    target = None
-    if target_accuracy is not None:
-        target = Target(accuracy=target_accuracy)
-    elif target_ms is not None:
-        target = Target(cost=shared.positive_seconds("--target-ms", target_ms))
     return Wanted(
         shared.one_of("--method", method, METHODS),
         shared.one_of("--samples-of", samples_of, SAMPLES),

@@ -24,48 +24,59 @@ if TYPE_CHECKING:
     from popexd.evaluation.policy import Policy
     from popexd.evaluation.report import Question
 
-DATA = (
-    "a folder with a folder of photos per class (also under val and test), frames that train prepared, or 'generated'; "
-    "without it: the bundle's own validation table"
-)
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="a folder with a folder of photos per class (also under val and test), frames that train prepared, or "
+        "'generated'; without it: the bundle's own validation table"
+    ),
+]
+Levels = Annotated[
+    str | None,
+    typer.Option("--thresholds", metavar="EXIT=T,...", help="instead of the bundle's, for every quality class"),
+]
+ItsCriterion = Annotated[
+    str | None, typer.Option("--criterion", help=f"{', '.join(CRITERIA)}; thresholds are in its unit")
+]
+Answer = Annotated[str, typer.Option(help="where no branch is sure: final, or most-confident of all exits")]
+Target = Annotated[float, typer.Option("--p-target", help="accuracy below which a batch is an outage")]
+Deadline = Annotated[float | None, typer.Option("--deadline-ms", help="for missed deadlines; needs --profile")]
+Batch = Annotated[int, typer.Option(min=1, help="samples in a batch")]
+Reshuffles = Annotated[int, typer.Option(min=1, max=100_000, help="of the samples into batches")]
+Sweep = Annotated[bool, typer.Option("--sweep", help="one threshold for all branches; BranchyNet's list")]
+ChooseAccuracy = Annotated[float | None, typer.Option(help="the cheapest thresholds that are right so often")]
+ChooseTime = Annotated[
+    float | None, typer.Option("--choose-ms", help="the most accurate thresholds so quick; needs --profile")
+]
+Plot = Annotated[Path | None, typer.Option(help="draw into this folder (extra: plot)")]
 
 
 def evaluate(
     bundle: shared.BundlePath = "default",
-    data: Annotated[str | None, typer.Option(help=DATA)] = None,
+    data: Data = None,
     distort: shared.Distort = None,
-    thresholds: Annotated[
-        str | None, typer.Option(metavar="EXIT=T,...", help="instead of the bundle's, for every quality class")
-    ] = None,
-    criterion: Annotated[str | None, typer.Option(help=f"{', '.join(CRITERIA)}; thresholds are in its unit")] = None,
-    answer: Annotated[
-        str, typer.Option(help="where no branch is sure: final, or most-confident of all exits")
-    ] = "final",
-    p_target: Annotated[float, typer.Option(help="accuracy below which a batch is an outage")] = 0.8,
-    deadline_ms: Annotated[float | None, typer.Option(help="for missed deadlines; needs --profile")] = None,
+    thresholds: Levels = None,
+    criterion: ItsCriterion = None,
+    answer: Answer = "final",
+    p_target: Target = 0.8,
+    deadline_ms: Deadline = None,
     profile: times.Profile = None,
     uplink_mbps: times.Uplink = None,
     rtt_ms: times.RoundTrip = 0.0,
     gamma: times.Gamma = None,
     cut: times.Cut = None,
-    batch: Annotated[int, typer.Option(min=1, help="samples in a batch")] = 256,
-    reshuffles: Annotated[int, typer.Option(min=1, max=100_000, help="of the samples into batches")] = 100,
-    sweep: Annotated[bool, typer.Option("--sweep", help="one threshold for all branches; BranchyNet's list")] = False,
-    choose_accuracy: Annotated[
-        float | None, typer.Option(help="the cheapest thresholds that are right so often")
-    ] = None,
-    choose_ms: Annotated[float | None, typer.Option(help="the most accurate so quick; needs --profile")] = None,
+    batch: Batch = 256,
+    reshuffles: Reshuffles = 100,
+    sweep: Sweep = False,
+    choose_accuracy: ChooseAccuracy = None,
+    choose_ms: ChooseTime = None,
     samples: shared.Samples = None,
     seed: shared.Seed = 2021,
     threads: shared.Threads = 0,
-    plot: Annotated[Path | None, typer.Option(help="draw into this folder (extra: plot)")] = None,
+    plot: Plot = None,
     as_json: shared.AsJson = False,
 ) -> None:
     """Evaluate the exits of BUNDLE on photos, or on its own validation table."""
-    from popexd.cli import evaluation_report
-    from popexd.evaluation.report import examine
-    from popexd.evaluation.sweeps import depth
-
     question = _question(
         answer, p_target, deadline_ms, batch, reshuffles, seed, sweep or plot is not None, choose_accuracy, choose_ms
     )
@@ -76,11 +87,31 @@ def evaluate(
     loaded = bundles.load(bundle)
     policy = _policy(loaded, thresholds, criterion, chosen=question.target is not None)
     priced = None if profile is None else times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut)
-    if priced is not None:
-        policy = policy.only(priced.running)
     answers, groups, origin = _answers(loaded, data, distort, samples, seed, threads, quiet=as_json)
-    costs = depth(loaded) if priced is None else priced.seconds
-    report = examine(answers, policy, costs, question, timed=priced is not None, groups=groups)
+    _report(loaded, policy, answers, groups, origin, question, priced, plot, as_json=as_json)
+
+
+def _report(
+    loaded: Bundle,
+    policy: Policy,
+    answers: Answers,
+    groups: dict[str, npt.NDArray[np.bool_]] | None,
+    origin: str,
+    question: Question,
+    priced: times.ExitTimes | None,
+    plot: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Examine, draw and print; a target that is out of reach is the last word."""
+    from popexd.cli import evaluation_report
+    from popexd.evaluation.report import ALL, examine
+    from popexd.evaluation.sweeps import depth
+
+    if priced is None:
+        report = examine(answers, policy, depth(loaded), question, groups=groups)
+    else:
+        report = examine(answers, policy.only(priced.running), priced.seconds, question, timed=True, groups=groups)
     where = f"{loaded.name}, {origin}" + ("" if priced is None else f", cut after {priced.cut}")
     if plot is not None:
         evaluation_report.draw(plot, where, report)
@@ -91,8 +122,8 @@ def evaluate(
         evaluation_report.show(where, report)
         if plot is not None:
             print(f"drawn into {plot}")
-    if report.choices and report.choices["all"].chosen is None:
-        raise Infeasible(report.choices["all"].refusal)
+    if report.choices and report.choices[ALL].chosen is None:
+        raise Infeasible(report.choices[ALL].refusal)
 
 
 def _question(
@@ -106,7 +137,7 @@ def _question(
     choose_accuracy: float | None,
     choose_ms: float | None,
 ) -> Question:
-    from popexd.evaluation.choosing import Target
+    from popexd.evaluation.choosing import Target as Wanted
     from popexd.evaluation.metrics import ANSWER_RULES
     from popexd.evaluation.report import Question
 
@@ -116,9 +147,9 @@ def _question(
         raise InputError("--choose-ms: together with --choose-accuracy, expected one of them")
     target = None
     if choose_accuracy is not None:
-        target = Target(accuracy=choose_accuracy)
+        target = Wanted(accuracy=choose_accuracy)
     elif choose_ms is not None:
-        target = Target(cost=shared.positive_seconds("--choose-ms", choose_ms))
+        target = Wanted(cost=shared.positive_seconds("--choose-ms", choose_ms))
     return Question(
         rule=shared.one_of("--answer", answer, ANSWER_RULES),
         p_target=p_target,

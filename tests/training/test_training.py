@@ -18,7 +18,6 @@ pytestmark = pytest.mark.train
 from popexd.runtime.segments import SegmentRunner  # noqa: E402 - after the skip
 from popexd.training import checkpoint, data, loop  # noqa: E402
 from popexd.training.backbones import build  # noqa: E402
-from popexd.training.early_exit import multiply_adds  # noqa: E402
 from popexd.training.export import export  # noqa: E402
 from popexd.training.loss import exit_weights, joint_loss  # noqa: E402
 from popexd.training.recipe import Recipe  # noqa: E402
@@ -167,34 +166,6 @@ def test_export_without_the_data_it_was_trained_on_is_refused(tmp_path: Path, ru
         export(run / loop.BEST, tmp_path / "bundle", cache=tmp_path / "nowhere")
 
 
-def test_own_pictures_are_read_from_one_folder_per_class(tmp_path: Path) -> None:
-    """Class names are the folders' names; every picture lands in one split."""
-    picture = pytest.importorskip("PIL.Image")
-    for name, tone in (("dark", 30), ("light", 220)):
-        (tmp_path / "own" / name).mkdir(parents=True)
-        for index in range(12):
-            picture.new("RGB", (80, 60), (tone, tone, index)).save(tmp_path / "own" / name / f"{index}.png")
-    found = data.prepare(tmp_path / "cache", str(tmp_path / "own"), 1000, 1, 64, processes=1)
-    assert found.classes == ("dark", "light")
-    assert sum(len(found.split(name)) for name in data.SPLITS) == 24
-
-
-@pytest.mark.parametrize("kind", ["missing", "empty", "broken"])
-def test_a_folder_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, kind: str) -> None:
-    """Nothing half-prepared stays behind."""
-    own = tmp_path / "own"
-    if kind != "missing":
-        own.mkdir()
-    if kind == "broken":
-        for name in ("a", "b"):
-            (own / name).mkdir()
-            for index in range(10):
-                (own / name / f"{index}.jpg").write_bytes(b"\xff\xd8\xff broken")
-    with pytest.raises(InputError, match="own"):
-        data.prepare(tmp_path / "cache", str(own), 1000, 1, 64, processes=1)
-    assert [path.name for path in tmp_path.iterdir() if path != own] == []
-
-
 def test_the_joint_loss_is_the_weighted_sum_of_the_exits_losses() -> None:
     """POPEX's decreasing weights run from 1 to 0.3."""
     logits = [torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 3.0]])]
@@ -203,18 +174,3 @@ def test_the_joint_loss_is_the_weighted_sum_of_the_exits_losses() -> None:
     single = [torch.nn.functional.cross_entropy(one, torch.tensor([0])) for one in logits]
     expected = sum(weight * loss for weight, loss in zip(weights, single, strict=True))
     torch.testing.assert_close(joint_loss(logits, torch.tensor([0]), weights), expected)
-
-
-def test_the_default_backbone_is_small() -> None:
-    """At most 200 million multiply-adds and 9 MB of float32 weights."""
-    net = build("b-alexnet", 8)
-    assert multiply_adds(net) <= 200e6
-    assert 4 * sum(parameter.numel() for parameter in net.parameters()) <= 9e6
-
-
-def test_an_unknown_backbone_is_named() -> None:
-    """The complaint lists the known ones, or the one that was probably meant."""
-    with pytest.raises(InputError, match="did you mean 'resnet18'"):
-        build("resnet", 8)
-    with pytest.raises(InputError, match="b-alexnet-cifar, b-alexnet-tiny"):
-        build("vgg", 8)

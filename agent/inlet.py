@@ -11,7 +11,8 @@ from popexd.coordinator import events as ev
 from popexd.errors import MessageRejected
 from popexd.logs import get_logger
 from popexd.plan import Tier
-from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState, parse_json
+from popexd.protocol.messages import RequestPayload, WorkerProfile, WorkerState
+from popexd.protocol.payload import parse_json
 from popexd.protocol.replies import ProbeReply, Reply
 from popexd.protocol.topics import REQUEST_VERBS, DeviceTopics
 from popexd.runtime.background import MachineProfile

@@ -11,7 +11,8 @@ from pydantic_core import PydanticUndefined
 from popexd.cli.main import COMMANDS
 from popexd.config import AgentConfig, WorkerConfig
 from popexd.protocol.files import FILES
-from popexd.protocol.messages import PAYLOADS, Payload, schema
+from popexd.protocol.messages import PAYLOADS
+from popexd.protocol.payload import Payload, schema
 from popexd.protocol.topics import TABLE
 
 REFERENCE = Path(__file__).parent / "reference.md"

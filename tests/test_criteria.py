@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from popexd.criteria import confidence, confident_enough, entropy, low_enough, softmax
+from popexd.criteria import CRITERIA, Criterion, confidence, confident_enough, entropy, low_enough, softmax
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,46 @@ def test_softmax_is_a_distribution(logits: list[float], temperature: float) -> N
     assert p.sum() == pytest.approx(1)
     assert np.all((p >= 0) & (p <= 1))
     assert 0 <= float(entropy(p)) <= math.log(len(logits)) + 1e-9
+
+
+CLASSES = 7
+LOGITS = st.lists(st.floats(-8, 8), min_size=CLASSES, max_size=CLASSES)
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@given(logits=LOGITS, threshold=st.floats(0, 2.5))
+def test_certainty_reaches_its_bound_exactly_where_the_criterion_holds(
+    name: str, logits: list[float], threshold: float
+) -> None:
+    """Confidence at the threshold and above; entropy strictly below, by BranchyNet's own definition."""
+    criterion = Criterion(name, CLASSES)
+    likely = softmax(logits)
+    sure, nats = float(likely.max()), float(entropy(likely))
+    answers = bool(criterion.certainty(sure, nats) >= criterion.bound(threshold))
+    said = {"confidence": sure, "entropy": nats, "normalised-entropy": nats / math.log(CLASSES)}[name]
+    if abs(said - threshold) > 1e-12:
+        assert answers == (sure >= threshold if name == "confidence" else said < threshold)
+
+
+@pytest.mark.parametrize("name", ["entropy", "normalised-entropy"])
+@given(logits=LOGITS)
+def test_an_entropy_just_at_the_threshold_never_answers(name: str, logits: list[float]) -> None:
+    """Not by rounding either."""
+    criterion = Criterion(name, CLASSES)
+    nats = float(entropy(softmax(logits)))
+    threshold = nats if name == "entropy" else nats / math.log(CLASSES)
+    assert not criterion.certainty(0.5, nats) >= criterion.bound(threshold) or threshold >= criterion.largest
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+@given(threshold=st.floats(0, 1))
+def test_a_bound_is_shown_as_the_threshold_it_came_from(name: str, threshold: float) -> None:
+    """To a dozen digits."""
+    criterion = Criterion(name, CLASSES)
+    assert criterion.threshold(criterion.bound(threshold)) == pytest.approx(threshold, abs=1e-11)
+
+
+def test_an_entropy_threshold_above_all_entropies_lets_everything_answer() -> None:
+    """BranchyNet's T = 5 and 10."""
+    criterion = Criterion("entropy", CLASSES)
+    assert criterion.certainty(1 / CLASSES, math.log(CLASSES)) >= criterion.bound(5)

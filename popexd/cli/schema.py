@@ -11,7 +11,7 @@ from popexd.complaints import nearest
 from popexd.errors import InputError
 from popexd.protocol.files import FILES
 from popexd.protocol.messages import PAYLOADS
-from popexd.protocol.messages import schema as json_schema
+from popexd.protocol.payload import schema as json_schema
 
 KINDS = {**PAYLOADS, **FILES}
 

@@ -19,9 +19,9 @@ from popexd.protocol.messages import (
     DecisionPayload,
     EventPayload,
     MetricsPayload,
-    Payload,
     ResultPayload,
 )
+from popexd.protocol.payload import Payload
 from popexd.protocol.topics import DeviceTopics
 
 RESULTS = 12

@@ -17,7 +17,7 @@ from popexd.cli import connection
 from popexd.cli.view import View, line
 from popexd.config import DeviceBroker
 from popexd.errors import MessageRejected
-from popexd.protocol.messages import parse_json
+from popexd.protocol.payload import parse_json
 from popexd.protocol.topics import DeviceTopics
 
 _REDRAW_SECONDS = 0.2

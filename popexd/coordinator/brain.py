@@ -124,6 +124,7 @@ class Coordinator:
         elif event.what == "replan":
             self.world.consider("schedule", now)
         else:
+            self._out.extend(self.flow.watch.notices())
             self._out.append(ev.Report(self.figures(now)))
 
     def figures(self, now: float) -> dict[str, Any]:
@@ -134,6 +135,7 @@ class Coordinator:
             "probe_bytes": self.world.uplink.budget.spent,
             "network": {"device": self.world.uplink.link},
             "plan_id": decision.plan_id if decision is not None else None,
+            "drift": self.flow.watch.figures(),
         }
 
     def _reconfigured(self, event: ev.Reconfigured, now: float) -> None:

@@ -24,6 +24,7 @@ from popexd.coordinator.lessons import learn_exit, learn_here
 from popexd.coordinator.offload import Offload
 from popexd.coordinator.statistics import Statistics
 from popexd.coordinator.timing import timing
+from popexd.coordinator.watching import Watch
 from popexd.coordinator.world import World
 from popexd.plan import Tier
 from popexd.validation import FINAL
@@ -37,6 +38,7 @@ class Flow:
         self.planner = world.planner
         self.statistics = statistics
         self.inbox = Inbox()
+        self.watch = Watch(world.planner.profiled.validation)
         self.frames: dict[int, Frame] = {}
         self.draining = False
         self.offload = Offload(world, statistics, self.frames, out, self._finish_here, self._answer)
@@ -173,6 +175,8 @@ class Flow:
             return
         frame, order = returned
         frame.quality = event.quality or frame.quality
+        if event.decode_seconds > 0:
+            self.watch.looked(frame.quality)
         learn_here(self.planner, frame, order, event, now)
         frame.decoded = frame.decoded or event.decode_seconds > 0
         frame.decode_seconds += event.decode_seconds
@@ -195,7 +199,8 @@ class Flow:
             if said is not None and said.sure(step.threshold):
                 self._answer(frame, said, step.exit or FINAL, Tier.DEVICE, {}, now)
                 return
-            if step.exit is not None:
+            if said is not None and step.exit is not None:
+                self.watch.said(frame, step.exit, said, left=False)
                 frame.asked.add(step.exit)
         if event.shipment_bytes is not None:
             frame.shipment_bytes = event.shipment_bytes
@@ -257,6 +262,7 @@ class Flow:
         undisturbed = answer.fallback is None and frame.attempt <= 1
         self.statistics.answer(answer, frame.choice.expected_seconds(left_at) if undisturbed else None, now)
         learn_exit(self.planner, frame, left_at, now)
+        self.watch.said(frame, left_at, said, left=True)
         self._out.append(answer)
         self._out.append(Forget(frame.key))
 

@@ -24,6 +24,8 @@ from popexd.solvers.strategies import alternatives
 Assemble = Callable[[Mapping[Tier, Any]], LayerGraph]
 """Builds the planner's graph from the profiles of the tiers that are present."""
 
+_ROUNDING = 1e-9
+
 _AS_GOOD = 1e-6
 """What an accuracy asked for may be missed by where it is all that the network has."""
 
@@ -259,7 +261,9 @@ class Planner:
         """Whether a plan per class, for which every frame is decoded first, beats one plan for all."""
         objective = self.settings.objective
         loss = looked.value(objective) - blind.value(objective)
-        return not worth(loss, blind.value(objective), objective) if self.looks else loss <= 0
+        if self.looks:
+            return not worth(loss, blind.value(objective), objective)
+        return loss <= _ROUNDING * abs(blind.value(objective))
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:

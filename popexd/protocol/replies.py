@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from popexd.errors import MessageRejected
-from popexd.protocol.messages import Payload, TierName, parse_json
+from popexd.protocol.payload import Payload, TierName, parse_json
 from popexd.protocol.topics import valid_name
 
 PROBE_SCHEMA = "popexd/probe/1"

@@ -13,7 +13,6 @@ from popexd.protocol.messages import (
     DecisionPayload,
     EventPayload,
     MetricsPayload,
-    Payload,
     RequestPayload,
     ResponsePayload,
     ResultPayload,
@@ -21,6 +20,7 @@ from popexd.protocol.messages import (
     WorkerProfile,
     WorkerState,
 )
+from popexd.protocol.payload import Payload
 from popexd.protocol.topics import TABLE, TopicRule
 
 from .rig import TOPICS, Rig, Watch, photo

@@ -18,12 +18,12 @@ from popexd.protocol.messages import (
     DecisionPayload,
     EventPayload,
     MetricsPayload,
-    Payload,
     ResponsePayload,
     ResultPayload,
     WorkerMetrics,
     WorkerState,
 )
+from popexd.protocol.payload import Payload
 from popexd.protocol.topics import DeviceTopics
 
 PATIENCE_SECONDS = 30.0

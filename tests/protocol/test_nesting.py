@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from popexd.errors import FrameRejected, MessageRejected
-from popexd.protocol.messages import parse_json
 from popexd.protocol.nesting import MAX_DEPTH, nested_deeper
+from popexd.protocol.payload import parse_json
 from popexd.runtime.frames import sniff
 
 values = st.recursive(

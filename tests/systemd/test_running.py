@@ -102,13 +102,16 @@ def test_a_killed_worker_is_started_again_and_its_frame_answered_once(machine: M
     machine.ear.until(TOPICS.worker(HOST, "state"), state="online")
 
 
-def test_a_killed_agent_is_started_again(machine: Machine, jpeg: bytes) -> None:
-    """SIGKILL among frames: the will says offline, then online is retained; no frame has two answers."""
-    before = restarts(machine, AGENT)
+def test_a_killed_agent_is_started_again_and_answers_once(machine: Machine, jpeg: bytes) -> None:
+    """SIGKILL with frames in its hands: the will says offline, then online is retained; each frame has one answer."""
+    offloads(machine)
+    before, shipped = restarts(machine, AGENT), machine.ear.tensors()
     names = [f"killed-{index}" for index in range(8)]
+    machine.sh(f"systemctl kill --signal STOP {WORKER}")
     for index, name in enumerate(names):
         machine.ear.send(name, jpeg, f"c{index}")
-    machine.sh(f"systemctl kill --signal KILL {AGENT}")
+    until(lambda: machine.ear.tensors() > shipped, "a frame in flight")
+    machine.sh(f"systemctl kill --signal KILL {AGENT}; systemctl kill --signal CONT {WORKER}")
 
     comes_back(machine, AGENT, before)
     states = until(
@@ -120,7 +123,10 @@ def test_a_killed_agent_is_started_again(machine: Machine, jpeg: bytes) -> None:
     assert states[-2]["reason"] == "connection lost"
     machine.ear.send("afterwards", jpeg)
     machine.ear.answer("afterwards")
-    assert all(len(machine.ear.answers(name, f"c{index}")) <= 1 for index, name in enumerate(names))
+    for index, name in enumerate(names):
+        machine.ear.answer(name, f"c{index}")
+    machine.ear.at_rest()
+    assert [len(machine.ear.answers(name, f"c{index}")) for index, name in enumerate(names)] == [1] * len(names)
     machine.listen()
     machine.ear.until(TOPICS.state, state="online")
 

@@ -38,6 +38,7 @@ def compare(
     direct_uplink_mbps: ask.DirectRate = None,
     gamma: ask.Gamma = None,
     exit_probability: ask.ExitProbability = None,
+    quality: ask.Quality = None,
     names: Names = None,
     objective: ask.Objective = "seconds",
     min_accuracy: ask.MinAccuracy = None,
@@ -51,7 +52,7 @@ def compare(
 ) -> None:
     """Solve for PROFILE with every solver and show what each expects, what it takes and how far it is from exact."""
     chosen = _names(names)
-    graph = ask.graph(profile, gamma, exit_probability)
+    graph = ask.graph(profile, gamma, exit_probability, quality)
     links = ask.network(uplink_mbps, rtt_ms, jitter_ms, edge_uplink_mbps, edge_rtt_ms, direct_uplink_mbps)
     problem = ask.problem(
         graph, links, objective, min_accuracy, deadline_ms, thresholds, max_packet_bytes, frames_per_second

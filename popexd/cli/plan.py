@@ -26,6 +26,7 @@ def plan(
     direct_uplink_mbps: ask.DirectRate = None,
     gamma: ask.Gamma = None,
     exit_probability: ask.ExitProbability = None,
+    quality: ask.Quality = None,
     solver_name: Annotated[str, typer.Option("--solver", help="joint, exact, shortest-path, ...")] = "joint",
     objective: ask.Objective = "seconds",
     min_accuracy: ask.MinAccuracy = None,
@@ -40,7 +41,7 @@ def plan(
     find = solver(solver_name)
     if guard and solver_name != "hpa":
         raise InputError(f"--guard: with solver {solver_name!r}, expected hpa")
-    graph = ask.graph(profile, gamma, exit_probability)
+    graph = ask.graph(profile, gamma, exit_probability, quality)
     links = ask.network(uplink_mbps, rtt_ms, jitter_ms, edge_uplink_mbps, edge_rtt_ms, direct_uplink_mbps)
     problem = ask.problem(
         graph, links, objective, min_accuracy, deadline_ms, thresholds, max_packet_bytes, frames_per_second

@@ -36,6 +36,7 @@ EdgeRoundTrip = Annotated[float, typer.Option(help="round trip from the edge to 
 DirectRate = Annotated[str | None, typer.Option(metavar="RATE", help="the device's own link to the cloud")]
 Gamma = Annotated[float | None, typer.Option(help="how many times slower than the cloud the device is")]
 ExitProbability = Annotated[list[str] | None, typer.Option(metavar="EXIT=P", help="may be repeated")]
+Quality = Annotated[str | None, typer.Option(metavar="CLASS", help="only frames of this image-quality class")]
 Objective = Annotated[str, typer.Option(help="seconds, p95, bytes, device_seconds, device_joules, throughput")]
 MinAccuracy = Annotated[float | None, typer.Option(help="least expected accuracy, 0..1")]
 Deadline = Annotated[float | None, typer.Option(help="most expected milliseconds")]
@@ -105,13 +106,23 @@ def levels(text: str | None, *, swept: bool) -> tuple[float, ...] | None:
     return found
 
 
-def graph(profile: Path, gamma: float | None, exit_probability: Sequence[str] | None) -> LayerGraph:
-    """Read the profile, with the device's speed and the exits' shares as asked for.
+def graph(
+    profile: Path, gamma: float | None, exit_probability: Sequence[str] | None, quality: str | None = None
+) -> LayerGraph:
+    """Read the profile, with the device's speed, the class of the frames and the exits' shares as asked for.
 
     Raises:
         ProfileError: one line with the file, the field and what was expected.
+        InputError: a class that the profile knows nothing of.
     """
     found = LayerGraph.load(profile)
+    if quality is not None:
+        known = {} if found.validation is None else found.validation.qualities
+        if quality not in known:
+            raise InputError(
+                f"--quality: {quality!r}, expected a class of the profile's table: {', '.join(known) or 'it has none'}"
+            )
+        found = found.of_quality(quality)
     try:
         return (found if gamma is None else found.with_gamma(gamma)).with_probabilities(
             _probabilities(exit_probability or ())

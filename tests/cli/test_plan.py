@@ -266,3 +266,40 @@ def test_thresholds_are_swept_where_accuracy_counts(
         chosen.append({choice["threshold"] for choice in exits.values() if choice["runs"]})
 
     assert chosen == [{0.6}, set(), {0.5}]
+
+
+def told_apart() -> dict[str, Any]:
+    """The toy with a table: eight of ten clear frames leave at b1, and no blurred one under its own threshold."""
+    confidence = [0.95] * 8 + [0.2] * 2 + [0.9] * 10
+    joint = {
+        "exits": ["b1", "final"],
+        "confidence": {"b1": confidence, "final": [1.0] * 20},
+        "correct": {"b1": [True] * 20, "final": [True] * 20},
+        "quality": ["clear"] * 10 + ["blurred"] * 10,
+    }
+    exits = [TOY["exits"][0] | {"threshold": 0.8, "threshold_by_quality": {"blurred": 0.92}}]
+    return TOY | {"exits": exits, "joint": joint}
+
+
+@pytest.mark.parametrize(("quality", "leaving"), [("clear", 0.8), ("blurred", 0.0), (None, 0.9)])
+def test_plans_for_frames_of_one_quality_class(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], quality: str | None, leaving: float
+) -> None:
+    """Only its samples count, and its own threshold: the expected time is the closed form with that share."""
+    asked = [] if quality is None else ["--quality", quality]
+    toy = str(written(tmp_path, told_apart()))
+    assert run("plan", toy, "--uplink-mbps", "8", "--gamma", "50", "--solver", "shortest-path", *asked, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    cuts = {"input": 0.106, "v1 skip": 0.105, "v1 run": 0.075 + (1 - leaving) * 0.055, "v2": 0.0}
+    cuts["v2"] = 0.075 + (1 - leaving) * (0.1 + 0.01 + 0.003)
+    cuts["output"] = 0.075 + (1 - leaving) * 0.25
+    assert found["expected_seconds"] == pytest.approx(min(cuts.values()))
+
+
+def test_a_class_that_the_profile_does_not_know_is_one_line(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what it knows."""
+    toy = str(written(tmp_path, told_apart()))
+    assert run("plan", toy, "--uplink-mbps", "8", "--quality", "foggy") == 2
+    assert capsys.readouterr().err.strip().endswith("expected a class of the profile's table: blurred, clear")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,21 +17,15 @@ pytestmark = pytest.mark.train
 
 from popexd.lab import conveyor  # noqa: E402 - after the skip
 from popexd.runtime.frames import load_image  # noqa: E402
-from popexd.training import branches, onnx_files  # noqa: E402
+from popexd.training import onnx_files  # noqa: E402
 from popexd.training.backbones import BACKBONES, build, chain  # noqa: E402
 from popexd.training.backbones.branchynet import ResponseNorm  # noqa: E402
-from popexd.training.early_exit import EarlyExitNet, multiply_adds  # noqa: E402
+from popexd.training.early_exit import EarlyExitNet, costs, multiply_adds  # noqa: E402
 
-SMALLER = {
-    "resnet18": 64,
-    "mobilenet-v2": 64,
-    "mobilenet-v3-small": 64,
-    "mobilenet-v3-large": 64,
-    "efficientnet-b0": 64,
-}
+AS_PUBLISHED = ("b-alexnet", "b-alexnet-cifar", "b-alexnet-tiny", "alexnet")
 
 
-def frames(net: EarlyExitNet, count: int) -> torch.Tensor:
+def frames(net: EarlyExitNet, count: int) -> Any:
     """Draw frames as the net takes them."""
     shots = [load_image(conveyor.scene(index, 5).jpeg(), net.side, net.side) for index in range(count)]
     return torch.from_numpy(np.concatenate(shots))
@@ -39,7 +34,10 @@ def frames(net: EarlyExitNet, count: int) -> torch.Tensor:
 def settled(backbone: str) -> EarlyExitNet:
     """Build a net whose normalisations have seen frames, so that no tensor vanishes on the way."""
     torch.manual_seed(7)
-    net = build(backbone, 5, side=SMALLER.get(backbone, 0))
+    net = build(backbone, 5, side=0 if backbone in AS_PUBLISHED else 64)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # these frames alone, at once
     with torch.no_grad():
         net.train()(frames(net, 4))
     return net.eval()
@@ -146,7 +144,7 @@ def test_branches_stand_at_even_shares_of_the_compute(count: int) -> None:
     net = build("resnet18", 3, str(count), side=64)
     shares = {}
     running = 0
-    counted = branches.costs(net, 64)
+    counted = costs(net, 64)
     whole = sum(counted[layer] for name in net.names for layer in net.segment(name).modules() if layer in counted)
     for name in net.names:
         running += sum(counted.get(layer, 0) for layer in net.segment(name).modules())

@@ -31,7 +31,7 @@ def prepare(tmp_path: Path, distort: str = "", samples: int | None = None) -> da
 
 def sizes(found: data.DataSet) -> list[int]:
     """The splits' sizes, training first."""
-    return [len(found.split(name)) for name in data.SPLITS]
+    return [len(found.split(name)) for name in sources.SPLITS]
 
 
 def test_a_given_validation_split_validates_and_a_tenth_of_training_tunes(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_given_validation_split_validates_and_a_tenth_of_training_tunes(tmp_pa
     found = prepare(tmp_path)
     assert found.classes == ("dark", "light")
     assert sizes(found) == [36, 4, 12]
-    for name in data.SPLITS:
+    for name in sources.SPLITS:
         split = found.split(name)
         bright = split.images.mean(axis=(1, 2, 3)) > 125
         assert np.array_equal(bright, split.labels == 1)
@@ -127,16 +127,18 @@ def test_generated_frames_are_not_distorted_once_more(tmp_path: Path) -> None:
 class TestTorchvision:
     """Data sets by torchvision's names."""
 
-    def prepare(self, name: str, root: Path, cache: Path, *, download: bool = False) -> data.DataSet:
+    def prepare(
+        self, name: str, root: Path, cache: Path, *, samples: int | None = None, download: bool = False
+    ) -> data.DataSet:
         """Prepare a set at a small side."""
         sets = pytest.importorskip("popexd.training.torchvision_sets", reason="needs the extra `train`")
-        source = sets.torchvision_source(name, root, None, 1, 32, download=download)
+        source = sets.torchvision_source(name, root, samples, 1, 32, download=download)
         return data.prepared(cache, source, 1, 32)
 
     def test_a_set_without_splits_is_split_here(self, tmp_path: Path) -> None:
         """Torchvision's own FakeData: a thousand pictures, ten classes."""
-        found = self.prepare("FakeData", tmp_path, tmp_path / "cache")
-        assert sizes(found) == [800, 100, 100]
+        found = self.prepare("FakeData", tmp_path, tmp_path / "cache", samples=50)
+        assert sizes(found) == [40, 5, 5]
         assert found.classes == tuple("0123456789")
 
     def test_a_sets_own_test_split_validates(self, tmp_path: Path) -> None:
@@ -169,6 +171,6 @@ class TestTorchvision:
     def test_a_download_that_fails_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server that is not there."""
         monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-        with pytest.raises(InputError, match="CIFAR10 in .* expected a connection") as caught:
+        with pytest.raises(InputError, match=r"CIFAR10 in .* expected a connection") as caught:
             self.prepare("CIFAR10", tmp_path / "root", tmp_path / "cache", download=True)
         assert "\n" not in str(caught.value)

@@ -21,14 +21,9 @@ from popexd.training.backbones import build  # noqa: E402
 from popexd.training.export import export  # noqa: E402
 from popexd.training.loss import exit_weights, joint_loss  # noqa: E402
 from popexd.training.recipe import Recipe  # noqa: E402
+from popexd.training.sources import GENERATED, SPLITS  # noqa: E402
 
 RECIPE = Recipe(backbone="b-alexnet-tiny", epochs=2, seed=3, batch=32)
-
-
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> data.DataSet:
-    """Prepare a tiny generated data set once."""
-    return data.prepare(tmp_path_factory.mktemp("data") / "frames", data.GENERATED, 160, 3, 64, processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +83,8 @@ def test_the_same_seed_gives_the_same_frames_whatever_the_number_of_processes(
     tmp_path: Path, frames: data.DataSet
 ) -> None:
     """Preparing in parallel changes nothing."""
-    again = data.prepare(tmp_path / "frames", data.GENERATED, 160, 3, 64, processes=2)
-    for name in data.SPLITS:
+    again = data.prepare(tmp_path / "frames", GENERATED, 160, 3, 64, processes=2)
+    for name in SPLITS:
         assert np.array_equal(again.split(name).images, frames.split(name).images)
         assert np.array_equal(again.split(name).labels, frames.split(name).labels)
 
@@ -122,7 +117,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_another_recipe(run: Path, fra
 def test_a_cache_of_other_data_is_refused(frames: data.DataSet) -> None:
     """The cache folder says what it holds."""
     with pytest.raises(InputError, match=r"holds other data \(seed"):
-        data.prepare(frames.folder, data.GENERATED, 160, 4, 64)
+        data.prepare(frames.folder, GENERATED, 160, 4, 64)
 
 
 def test_a_run_that_diverges_ends_with_one_line(tmp_path: Path, frames: data.DataSet) -> None:

@@ -1,0 +1,230 @@
+"""What a recipe can ask for: phases, weights, frozen backbones, other starts, early ends, the same run twice."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from popexd.errors import InputError
+
+torch = pytest.importorskip("torch", reason="needs the extra `train`")
+pytest.importorskip("onnx", reason="needs the extra `train`")
+pytestmark = pytest.mark.train
+
+from popexd.training import checkpoint, data, loop  # noqa: E402 - after the skip
+from popexd.training.augmentation import AUGMENTATIONS  # noqa: E402
+from popexd.training.backbones import build  # noqa: E402
+from popexd.training.loss import exit_weights  # noqa: E402
+from popexd.training.recipe import Recipe  # noqa: E402
+
+RECIPE = Recipe(backbone="b-alexnet-tiny", epochs=1, seed=3, batch=32)
+Weights = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, frames: data.DataSet) -> Path:
+    """Train for an epoch."""
+    return loop.fit(frames, tmp_path_factory.mktemp("run"), RECIPE, threads=1)
+
+
+def weights_of(path: Path, part: str = "") -> Weights:
+    """Read a checkpoint's weights, those of one part."""
+    return {name: tensor for name, tensor in checkpoint.load(path)["weights"].items() if name.startswith(part)}
+
+
+def same(left: Weights, right: Weights) -> bool:
+    """Tell whether all weights are the same to the last bit."""
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_one_seed_and_one_thread_give_the_same_weights(tmp_path: Path, frames: data.DataSet, trained: Path) -> None:
+    """Bit for bit; another seed does not."""
+    again = loop.fit(frames, tmp_path / "again", RECIPE, threads=1)
+    assert same(weights_of(again), weights_of(trained))
+    other = loop.fit(frames, tmp_path / "other", replace(RECIPE, seed=4), threads=1)
+    assert not same(weights_of(other), weights_of(trained))
+
+
+def test_branches_learn_on_a_frozen_backbone_that_stays_as_it_is(
+    tmp_path: Path, frames: data.DataSet, trained: Path
+) -> None:
+    """Not a bit of it changes, its normalisations' statistics included; both branches do."""
+    recipe = replace(RECIPE, freeze=True, epochs=2)
+    found = loop.fit(frames, tmp_path, recipe, start=trained, threads=1)
+    assert same(weights_of(found, "segments."), weights_of(trained, "segments."))
+    assert any("running_mean" in name for name in weights_of(found, "segments."))
+    for branch in ("branches.b1.", "branches.b3."):
+        assert not same(weights_of(found, branch), weights_of(trained, branch))
+
+
+def test_the_main_branch_learns_alone_first(tmp_path: Path, frames: data.DataSet) -> None:
+    """No branch gets a gradient in the first phase; the best of the second is kept, whatever the first reached."""
+    reports: list[loop.EpochReport] = []
+    kept: list[Weights] = []
+
+    def note(report: loop.EpochReport) -> None:
+        reports.append(report)
+        kept.append(weights_of(tmp_path / loop.LAST, "branches."))
+
+    recipe = replace(RECIPE, epochs=3, main_epochs=2, weight_decay=0.0)
+    loop.fit(frames, tmp_path, recipe, threads=1, on_epoch=note)
+    first, second, joint = ({k: v for k, v in each.items() if k.endswith("weight")} for each in kept)
+    assert same(first, second)
+    assert not same(second, joint)
+    assert reports[2].best
+    assert checkpoint.load(tmp_path / loop.BEST)["epoch"] == 2
+
+
+def test_a_run_without_a_better_epoch_ends_early(tmp_path: Path, frames: data.DataSet) -> None:
+    """With a rate that teaches nothing: two epochs after the last that was better, and nothing is left to resume."""
+    reports: list[loop.EpochReport] = []
+    recipe = replace(RECIPE, epochs=40, patience=2, learning_rate=1e-9)
+    loop.fit(frames, tmp_path, recipe, threads=1, on_epoch=reports.append)
+    assert [report.best for report in reports[-3:]] == [True, False, False]
+    assert len(reports) < 40
+    resumed: list[loop.EpochReport] = []
+    loop.fit(frames, tmp_path, recipe, threads=1, resume=True, on_epoch=resumed.append)
+    assert resumed == []
+
+
+def test_a_run_that_diverges_later_leaves_the_last_good_epoch(tmp_path: Path, frames: data.DataSet) -> None:
+    """One line; best.pt and last.pt are those of the first epoch, whole, and nothing half-written is beside them."""
+
+    def poison(report: loop.EpochReport) -> None:
+        content = torch.load(tmp_path / loop.LAST, weights_only=True)
+        content["weights"]["segments.conv3.0.weight"] *= float("nan")
+        torch.save(content, tmp_path / "poisoned.pt")
+        raise KeyboardInterrupt
+
+    recipe = replace(RECIPE, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        loop.fit(frames, tmp_path, recipe, threads=1, on_epoch=poison)
+    best = (tmp_path / loop.BEST).read_bytes()
+    (tmp_path / "poisoned.pt").replace(tmp_path / loop.LAST)
+    last = (tmp_path / loop.LAST).read_bytes()
+    with pytest.raises(InputError, match="diverged in epoch 2, step 1: the loss is nan") as caught:
+        loop.fit(frames, tmp_path, recipe, threads=1, resume=True)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [loop.BEST, loop.LAST]
+    assert (tmp_path / loop.BEST).read_bytes() == best
+    assert (tmp_path / loop.LAST).read_bytes() == last
+
+
+def test_a_start_with_other_classes_begins_with_new_heads(tmp_path: Path, frames: data.DataSet, trained: Path) -> None:
+    """All but the layers that give logits is taken over; a frozen backbone cannot have a new head."""
+    net = build("b-alexnet-tiny", 5)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    checkpoint.warm_start(net, trained, frozen=False)
+    taken = weights_of(trained)
+    for name, tensor in net.state_dict().items():
+        head = name.startswith("segments.fc8.") or tensor.shape[:1] == (5,)
+        torch.testing.assert_close(tensor, before[name] if head else taken[name], rtol=0, atol=0)
+    with pytest.raises(InputError, match="another number of classes"):
+        checkpoint.warm_start(net, trained, frozen=True)
+
+
+def test_a_start_of_another_architecture_is_one_line_and_leaves_nothing(
+    tmp_path: Path, frames: data.DataSet, trained: Path
+) -> None:
+    """The line names the file and both architectures."""
+    content = checkpoint.load(trained)
+    checkpoint.save(tmp_path / "other.pt", {**content, "backbone": "resnet18"})
+    with pytest.raises(InputError, match=r"other\.pt: a resnet18 checkpoint, expected b-alexnet-tiny") as caught:
+        loop.fit(frames, tmp_path / "run", RECIPE, start=tmp_path / "other.pt")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_remembers_branches_of_its_own(tmp_path: Path, frames: data.DataSet) -> None:
+    """It is restored with the places it was trained with."""
+    recipe = replace(RECIPE, branches="early=pool1,late=fc6")
+    path = loop.fit(frames, tmp_path, recipe, threads=1)
+    net = checkpoint.restore(checkpoint.load(path), path)
+    assert [(place.name, place.after) for place in net.places] == [("early", "pool1"), ("late", "fc6")]
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_every_optimiser_lowers_the_loss(tmp_path: Path, frames: data.DataSet, optimiser: str) -> None:
+    """Over four epochs, without augmentation."""
+    reports: list[loop.EpochReport] = []
+    rate = 2e-3 if optimiser == "adam" else 5e-2
+    recipe = replace(RECIPE, epochs=4, optimiser=optimiser, learning_rate=rate, augmentation="none")
+    loop.fit(frames, tmp_path, recipe, threads=1, on_epoch=reports.append)
+    assert reports[-1].loss < 0.9 * reports[0].loss
+
+
+def test_bfloat16_trains_too(tmp_path: Path, frames: data.DataSet) -> None:
+    """The weights stay float32."""
+    path = loop.fit(frames, tmp_path, replace(RECIPE, precision="bfloat16"), threads=1)
+    assert {tensor.dtype for tensor in weights_of(path).values()} <= {torch.float32, torch.int64}
+
+
+@pytest.mark.parametrize(
+    ("weighting", "expected"),
+    [
+        ("decreasing", (1.0, 0.65, 0.3)),
+        ("increasing", (0.3, 0.65, 1.0)),
+        ("equal", (1.0, 1.0, 1.0)),
+        ("1.0,0.3,0", (1.0, 0.3, 0.0)),
+    ],
+)
+def test_the_published_weightings(weighting: str, expected: tuple[float, ...]) -> None:
+    """POPEX's linspace(1, 0.3), its mirror, BranchyNet's ones, and numbers as they are given."""
+    assert exit_weights(weighting, 3) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"weighting": "random"}, "--weighting"),
+        ({"weighting": "1.0,x"}, "--weights"),
+        ({"weighting": "0,0"}, "--weights"),
+        ({"weighting": "1,-1"}, "--weights"),
+        ({"precision": "float8"}, "--precision"),
+        ({"optimiser": "rmsprop"}, "--optimiser"),
+        ({"augmentation": "fog"}, "--augmentation"),
+        ({"main_epochs": 1}, "--main-epochs"),
+        ({"epochs": 3, "main_epochs": 1, "freeze": True}, "--main-epochs"),
+        ({"pretrained": True}, "--pretrained"),
+        ({"branches": "b1=nowhere"}, "--branch"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_named_by_its_option(change: dict[str, Any], named: str) -> None:
+    """Before anything is prepared."""
+    with pytest.raises(InputError, match=named):
+        Recipe(**{**asdict(RECIPE), **change}).check()
+
+
+def test_weights_must_be_as_many_as_exits(tmp_path: Path, frames: data.DataSet) -> None:
+    """Two numbers for three exits."""
+    with pytest.raises(InputError, match="2 numbers, expected 3"):
+        loop.fit(frames, tmp_path, replace(RECIPE, weighting="1.0,0.3"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(tmp_path: Path, frames: data.DataSet) -> None:
+    """`auto` takes the CPU instead."""
+    with pytest.raises(InputError, match="--device: cuda"):
+        loop.fit(frames, tmp_path, RECIPE, device="cuda")
+    assert loop.chosen_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("side", [32, 224])
+def test_augmentation_varies_a_frame_and_keeps_its_form(name: str, side: int) -> None:
+    """The same chance gives the same frame; `photo` never turns: what is up stays up."""
+    random = np.random.default_rng(1)
+    frame = np.zeros((side, side, 3), dtype=np.uint8)
+    frame[: side // 2] = 200
+    frame += random.integers(0, 40, frame.shape, dtype=np.uint8)
+    made = [AUGMENTATIONS[name](frame, np.random.default_rng(seed)) for seed in range(20)]
+    again = [AUGMENTATIONS[name](frame, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(np.array_equal(one, other) for one, other in zip(made, again, strict=True))
+    assert all(each.shape == frame.shape and each.dtype == np.uint8 for each in made)
+    assert len({each.tobytes() for each in made}) == (1 if name == "none" else 20)
+    upright = [each[: side // 4].mean() > 50 + each[-side // 4 :].mean() for each in made]
+    assert all(upright) == (name != "turns")

@@ -18,7 +18,9 @@ from popexd.protocol.messages import (
     AgentState,
     DecisionPayload,
     EventPayload,
+    ExitSetting,
     MetricsPayload,
+    QualityPlan,
     ResultPayload,
 )
 from popexd.protocol.payload import Payload
@@ -95,7 +97,7 @@ class View:
 
     def _result_table(self) -> Table:
         table = Table(title=f"results ({self.results_seen})", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
-        for heading in ("time", "camera", "label", "confidence", "exit", "tier", "ms", "bytes", "fallback"):
+        for heading in ("time", "camera", "label", "confidence", "exit", "tier", "ms", "bytes", "quality", "fallback"):
             right = heading in {"confidence", "ms", "bytes"}
             table.add_column(heading, justify="right" if right else "left", no_wrap=True)
         for result in self._results:
@@ -124,14 +126,14 @@ def line(payload: Payload) -> str:
 
 
 def _decision_rows(decision: DecisionPayload) -> dict[str, str]:
-    exits = [
-        f"{name} {'off' if not exit_.runs else 'on' if exit_.threshold is None else f'from {exit_.threshold:g}'}"
-        for name, exit_ in decision.exits.items()
-    ]
     predicted = decision.predicted
     return {
-        "cut": f"{cut(decision.cut)}" + (f" as {printable(decision.codec)}" if decision.codec else ""),
-        "exits": printable(", ".join(exits)) or "none",
+        "cut": _cut(decision),
+        "exits": _exits(decision),
+        "by quality": "; ".join(
+            f"{printable(name)} ({share(plan.share)}) {_cut(plan)}, exits {_exits(plan)}"
+            for name, plan in decision.by_quality.items()
+        ),
         "predicted": f"{milliseconds(predicted.seconds)} ms, {predicted.bytes:.0f} bytes, "
         f"accuracy {share(predicted.accuracy)}",
         "instead of": ", ".join(
@@ -145,6 +147,22 @@ def _decision_rows(decision: DecisionPayload) -> dict[str, str]:
     }
 
 
+def _cut(plan: DecisionPayload | QualityPlan) -> str:
+    return f"{cut(plan.cut)}" + (f" as {printable(plan.codec)}" if plan.codec else "")
+
+
+def _exits(plan: DecisionPayload | QualityPlan) -> str:
+    return printable(", ".join(f"{name} {_setting(exit_)}" for name, exit_ in plan.exits.items())) or "none"
+
+
+def _setting(exit_: ExitSetting) -> str:
+    if not exit_.runs:
+        return "off"
+    if exit_.threshold is None:
+        return "on"
+    return f"{'from' if exit_.criterion == 'confidence' else 'below'} {exit_.threshold:g}"
+
+
 def _metrics_rows(metrics: MetricsPayload) -> dict[str, str]:
     frames, seconds = metrics.frames, metrics.seconds
     ratio = metrics.prediction_error.median_ratio
@@ -156,6 +174,8 @@ def _metrics_rows(metrics: MetricsPayload) -> dict[str, str]:
         "tiers": _counts(metrics.tiers),
         "fallbacks": _counts(metrics.fallbacks),
         "measured/predicted": "-" if ratio is None else f"{ratio:.2f}",
+        "quality": ", ".join(f"{printable(name)} {share(mix.share)}" for name, mix in metrics.drift.quality.items()),
+        "drifting": printable(", ".join(metrics.drift.drifting)),
     }
 
 
@@ -169,6 +189,7 @@ def _result_cells(result: ResultPayload) -> tuple[str, ...]:
         result.tier,
         milliseconds(result.seconds.total),
         str(result.bytes_sent),
+        printable(result.quality or ""),
         printable(result.fallback or ""),
     )
 

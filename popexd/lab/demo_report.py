@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from popexd.protocol.messages import DecisionPayload, MetricsPayload, ResultPayload
+from popexd.protocol.messages import DecisionPayload, MetricsPayload, QualityPlan, ResultPayload
 
 RIVALS = {"device-only": "device only", "camera-jpeg-to-cloud": "camera JPEG to the cloud"}
 """What one would do without a planner: the strategies that the summary shows beside what was measured."""
@@ -90,7 +90,7 @@ class Report:
         phase.right += result.label == sent.class_name
         decision = self._decisions.get(result.plan_id)
         if decision is not None:
-            phase.cuts[where(decision)] += 1
+            phase.cuts[where(_plan_of(decision, result.quality))] += 1
         if len(self._answered) > 1:
             return None
         return f"first answer after {1000 * (at - sent.at):.0f} ms: {result.label} ({result.confidence:.0%} sure)"
@@ -121,16 +121,31 @@ class Report:
         return self.last is not None and not self.unanswered and self.last.frames.taken == self.last.frames.answered
 
 
-def where(decision: DecisionPayload) -> str:
+def _plan_of(decision: DecisionPayload, quality: str | None) -> DecisionPayload | QualityPlan:
+    return decision.by_quality.get(quality or "", decision)
+
+
+def where(plan: DecisionPayload | QualityPlan) -> str:
     """Say where a plan cuts, and how it ships."""
-    cut = decision.cut if isinstance(decision.cut, str) else "+".join(decision.cut)
+    cut = plan.cut if isinstance(plan.cut, str) else "+".join(plan.cut)
     if cut == "output":
         return "device"
-    return f"{cut} {decision.codec}"
+    return f"{cut} {plan.codec}"
+
+
+def _plans(decision: DecisionPayload) -> list[DecisionPayload | QualityPlan]:
+    """Return the plans that frames go by, the most frequent class of image quality first."""
+    classes = sorted(decision.by_quality.values(), key=lambda plan: -plan.share)
+    return [*classes] or [decision]
 
 
 def _exits(decision: DecisionPayload) -> str:
-    return ", ".join(name for name, setting in decision.exits.items() if setting.runs) or "none"
+    running = {name for plan in _plans(decision) for name, setting in plan.exits.items() if setting.runs}
+    return ", ".join(name for name in decision.exits if name in running) or "none"
+
+
+def _ways(decision: DecisionPayload) -> str:
+    return " / ".join(dict.fromkeys(where(plan) for plan in _plans(decision)))
 
 
 def changed_line(decision: DecisionPayload) -> str:
@@ -140,7 +155,7 @@ def changed_line(decision: DecisionPayload) -> str:
     others = {item.strategy: item.seconds for item in decision.alternatives}
     beside = ", ".join(f"{text} {1000 * others[name]:.0f}" for name, text in RIVALS.items() if name in others)
     return (
-        f"    cut -> {where(decision):<18} exits {_exits(decision):<8} {rate:>13} "
+        f"    cut -> {_ways(decision):<18} exits {_exits(decision):<8} {rate:>13} "
         f"expected {1000 * decision.predicted.seconds:.0f} ms ({beside} ms)"
     )
 

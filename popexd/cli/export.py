@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from popexd.errors import InputError
 
@@ -19,6 +20,10 @@ def export(
     cache: Annotated[
         Path | None, typer.Option(help="The prepared frames, also with other distortions; default: those trained on.")
     ] = None,
+    data: Annotated[str | None, typer.Option(help="Where its pictures come from, for --distort.")] = None,
+    distort: Annotated[
+        str, typer.Option(metavar="NAME,...", help="Measure it on frames with each of these: clear,blurred,noisy.")
+    ] = "",
     expert: Annotated[
         list[str] | None,
         typer.Option(metavar="CLASS=CHECKPOINT", help="Branches for a quality class, of a --freeze run; repeat it."),
@@ -34,6 +39,8 @@ def export(
 
     experts = _experts(expert or [])
     console = Console(stderr=True, quiet=as_json)
+    if distort:
+        cache = _distorted(checkpoint, data, distort, cache, quiet=as_json)
     with console.status("reading") as status:
         bundle = write_bundle(
             checkpoint,
@@ -51,6 +58,20 @@ def export(
         return
     Console().print(_summary_table(bundle.thresholds, summary))
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
+
+
+def _distorted(checkpoint: Path, data: str | None, distort: str, cache: Path | None, quiet: bool) -> Path:
+    from popexd.training.export import frames_of
+
+    if data is None:
+        raise InputError(f"--distort: {distort}: of which pictures, expected --data beside it")
+    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as progress:
+        task = progress.add_task("frames", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        return frames_of(checkpoint, data, distort, cache, progress=show)
 
 
 def _experts(words: list[str]) -> dict[str, Path]:

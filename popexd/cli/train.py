@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from popexd.training.loop import EpochReport
     from popexd.training.recipe import Recipe
 
-TORCHVISION = "torchvision:"
-
 Out = Annotated[Path, typer.Option(help="Folder for the checkpoints best.pt and last.pt.")]
 Data = Annotated[
     str, typer.Option(help="'generated', torchvision:NAME, or a folder of class folders, also under train, val, test.")
@@ -134,7 +132,6 @@ def _check_place(out: Path, resume: bool) -> None:
 def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
     from popexd.training import data as frames
 
-    source, cache = str(options["data"]), options["cache"] or options["out"] / "data"
     side = recipe.net(2, weights=False).side
     with Progress(console=Console(stderr=True, quiet=options["as_json"]), transient=True) as progress:
         task = progress.add_task("frames", total=None)
@@ -142,21 +139,16 @@ def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        if source.startswith(TORCHVISION):
-            from popexd.training.torchvision_sets import torchvision_source
-
-            found = torchvision_source(
-                source.removeprefix(TORCHVISION),
-                options["root"] or options["out"] / "root",
-                options["samples"],
-                recipe.seed,
-                side,
-                distort=options["distort"],
-                download=options["download"],
-            )
-            return frames.prepared(cache, found, recipe.seed, side, progress=show)
         return frames.prepare(
-            cache, source, options["samples"], recipe.seed, side, distort=options["distort"], progress=show
+            options["cache"] or options["out"] / "data",
+            options["data"],
+            options["samples"],
+            recipe.seed,
+            side,
+            distort=options["distort"],
+            root=options["root"],
+            download=options["download"],
+            progress=show,
         )
 
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from popexd.errors import InputError
 from popexd.training import sources
-from popexd.training.sources import GENERATED, SPLITS, Record, Source
+from popexd.training.sources import GENERATED, SPLITS, TORCHVISION, Record, Source
 
 SCHEMA = "popexd/training-data/1"
 _CHUNK = 32
@@ -70,20 +70,31 @@ def prepare(
     side: int,
     *,
     distort: str = "",
+    root: Path | None = None,
+    download: bool = False,
     processes: int = 2,
     progress: Progress | None = None,
 ) -> DataSet:
     """Return the data set in `cache`, written first if it is not there.
 
-    `source` is "generated" or a folder (see `sources`); `samples` counts all splits together, None for all there are;
-    `distort` is what is done to the frames of a folder, see `sources.variants`. Raises InputError when `cache` holds
-    other data or the source cannot be used.
+    `source` is "generated", a folder (see `sources`) or "torchvision:NAME", which lies in `root`, by default beside the
+    cache, and is fetched if `download`. `samples` counts all splits together, None for all there are; `distort` is what
+    is done to the frames, see `sources.variants`. Raises InputError when `cache` holds other data or the source cannot
+    be used.
     """
     if source == GENERATED:
         if distort:
             raise InputError(f"--distort: {distort}: generated frames come with their own, expected a folder of photos")
-        return prepared(cache, sources.generated(samples, seed, side), seed, side, processes, progress)
-    return prepared(cache, sources.folder(Path(source), samples, seed, side, distort), seed, side, processes, progress)
+        found = sources.generated(samples, seed, side)
+    elif source.startswith(TORCHVISION):
+        # With torch behind it, which nothing else here needs.
+        from popexd.training.torchvision_sets import torchvision_source
+
+        place, name = root or Path(cache).parent / "root", source.removeprefix(TORCHVISION)
+        found = torchvision_source(name, place, samples, seed, side, distort=distort, download=download)
+    else:
+        found = sources.folder(Path(source), samples, seed, side, distort)
+    return prepared(cache, found, seed, side, processes, progress)
 
 
 def prepared(

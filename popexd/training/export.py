@@ -22,7 +22,7 @@ from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
 from popexd.evaluation.summary import FILE, table_file
 from popexd.quality import QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
-from popexd.training.data import DataSet, Split, reopen
+from popexd.training.data import DataSet, Split, prepare, reopen
 from popexd.training.early_exit import EarlyExitNet, multiply_adds
 from popexd.training.loop import evaluate
 from popexd.training.sources import GENERATED
@@ -138,13 +138,26 @@ def _check_expert(net: EarlyExitNet, expert: EarlyExitNet, path: Path) -> None:
         )
 
 
+def frames_of(
+    source: Path, data: str, distort: str, cache: Path | None = None, *, root: Path | None = None, progress: Any = None
+) -> Path:
+    """Prepare the frames of the checkpoint `source` once more with other distortions; return where they are.
+
+    `data` is where the checkpoint's came from. Raises InputError.
+    """
+    facts = checkpoint.load(source).get("data", {}).get("facts", {})
+    folder = cache or Path(source).parent / f"data-{distort or 'clear'}"
+    seed, side = int(facts.get("seed", 0)), int(facts.get("side", 0))
+    return prepare(folder, data, facts.get("limit"), seed, side, distort=distort, root=root, progress=progress).folder
+
+
 def _data_of(content: dict[str, Any], source: Path, cache: Path | None) -> DataSet:
     try:
         folder, facts = Path(cache or content["data"]["folder"]), content["data"]["facts"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{source}: data: missing, expected the data set the checkpoint was trained on") from error
     data = reopen(folder)
-    # Other distortions of the same frames, split alike, are as good to measure on: none of them was trained on.
+    # Other distortions of the same frames, split alike, are as good to measure on: none of them was learned.
     if {**data.facts, "distort": ""} != {**facts, "distort": ""}:
         raise InputError(f"{folder}: holds other data than {source} was trained on, expected the same")
     return data

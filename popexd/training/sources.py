@@ -21,6 +21,7 @@ from popexd.lab.parts import CLASSES
 from popexd.runtime.frames import load_image
 
 GENERATED = "generated"
+TORCHVISION = "torchvision:"
 SPLITS = ("training", "tuning", "validation")
 
 LEAST_PER_CLASS = 10
@@ -77,15 +78,14 @@ def folder(place: Path, samples: int | None, seed: int, side: int, distort: str 
     items = limited(items, samples)
     chosen = [each for name in SPLITS for each in items[name]]
     listing = "\n".join(f"{path.relative_to(place)} {path.stat().st_size}" for path, _ in chosen)
-    facts = {
+    facts: dict[str, Any] = {
         "source": "folder",
         "samples": len(chosen),
         "splits": {name: len(items[name]) for name in SPLITS},
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
     }
     wanted = variants(distort)
-    if distort:
-        facts["distort"] = distort
+    facts |= asked(samples, distort)
     return Source(classes, facts, items, partial(_read, side=side, wanted=wanted), copies=len(wanted))
 
 
@@ -103,6 +103,14 @@ def variants(distort: str) -> tuple[str, ...]:
             raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
         found += of_class or [word]
     return tuple(dict.fromkeys(found))
+
+
+def asked(samples: int | None, distort: str) -> dict[str, Any]:
+    """The facts of a source that are there only where something was asked for."""
+    return {
+        **({} if samples is None else {"limit": samples}),
+        **({} if not distort else {"distort": distort}),
+    }
 
 
 def split(items: Sequence[Any]) -> dict[str, Sequence[Any]]:

@@ -20,8 +20,10 @@ from popexd.lab.photos import Photo
 from popexd.runtime.frames import load_image
 from popexd.training.sources import (
     LEAST_PER_CLASS,
+    TORCHVISION,
     Record,
     Source,
+    asked,
     check_classes,
     distorted,
     limited,
@@ -29,8 +31,6 @@ from popexd.training.sources import (
     variants,
 )
 from popexd.training.sources import split as split_in_ten
-
-PREFIX = "torchvision:"
 
 Item = tuple[int, int]
 
@@ -44,9 +44,11 @@ def torchvision_source(
     """
     sets = _sets(name, root, download)
     classes = _classes(name, sets[0])
-    check_classes(f"--data: {PREFIX}{name}", len(classes))
+    check_classes(f"--data: {TORCHVISION}{name}", len(classes))
     if sum(map(len, sets)) < LEAST_PER_CLASS * len(classes):
-        raise InputError(f"--data: {PREFIX}{name}: {sum(map(len, sets))} images of {len(classes)} classes are too few")
+        raise InputError(
+            f"--data: {TORCHVISION}{name}: {sum(map(len, sets))} images of {len(classes)} classes are too few"
+        )
     first: list[Item] = shuffled([(0, index) for index in range(len(sets[0]))], seed)
     items: dict[str, Sequence[Any]] = split_in_ten(first)
     if len(sets) > 1:
@@ -54,10 +56,8 @@ def torchvision_source(
         held_out = shuffled([(1, index) for index in range(len(sets[1]))], seed)
         items = {"training": first[tenth:], "tuning": first[:tenth], "validation": held_out}
     items = limited(items, samples)
-    facts = {"source": f"{PREFIX}{name}", "samples": sum(map(len, items.values()))}
+    facts = {"source": f"{TORCHVISION}{name}", "samples": sum(map(len, items.values())), **asked(samples, distort)}
     wanted = variants(distort)
-    if distort:
-        facts["distort"] = distort
     make = partial(_read, sets=sets, side=side, wanted=wanted)
     return Source(classes, facts, items, make, copies=len(wanted), parallel=False)
 
@@ -66,7 +66,7 @@ def _sets(name: str, root: Path, download: bool) -> list[Any]:
     kind: Any = getattr(datasets, name, None)  # each takes options of its own
     known = [each for each in datasets.__all__ if inspect.isclass(getattr(datasets, each))]
     if name not in known:
-        raise InputError(f"--data: {PREFIX}{name}{nearest(name, known)}")
+        raise InputError(f"--data: {TORCHVISION}{name}{nearest(name, known)}")
     options = inspect.signature(kind).parameters
     given: dict[str, Any] = {"root": str(root)} if "root" in options else {}
     if "download" in options:
@@ -80,7 +80,7 @@ def _sets(name: str, root: Path, download: bool) -> list[Any]:
     except (RuntimeError, OSError, ValueError, TypeError, ModuleNotFoundError, urllib.error.URLError) as error:
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
         wanted = "a connection" if download else "it there, or --download"
-        raise InputError(f"--data: {PREFIX}{name} in {root}: {first_line}, expected {wanted}") from error
+        raise InputError(f"--data: {TORCHVISION}{name} in {root}: {first_line}, expected {wanted}") from error
 
 
 def _classes(name: str, found: Any) -> tuple[str, ...]:
@@ -91,7 +91,7 @@ def _classes(name: str, found: Any) -> tuple[str, ...]:
     if count is None:
         labels = getattr(found, "targets", getattr(found, "labels", None))
         if labels is None:
-            raise InputError(f"--data: {PREFIX}{name}: no classes, expected a data set for classification")
+            raise InputError(f"--data: {TORCHVISION}{name}: no classes, expected a data set for classification")
         count = int(np.max(np.asarray(labels))) + 1
     return tuple(str(each) for each in range(count))
 

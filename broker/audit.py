@@ -43,20 +43,34 @@ class Finding:
 
 @dataclass
 class Audit:
-    """Reads line by line; remembers which client is which user."""
+    """Reads line by line; remembers which client is which user. Who comes from `ours` is no news: it is we."""
 
     users: Mapping[str, User] = field(default_factory=dict)
     site: str | None = None
+    ours: str = ""
     _clients: dict[str, str] = field(default_factory=dict)
     _subscriber: str = ""
     _address: str = ""
+    _asked: bool = False
 
     def read(self, line: str) -> tuple[str | None, Finding | None]:
         """Return the line if it is worth keeping as it is, and what it says that is worth an event."""
         text = _STAMP.sub("", line.rstrip("\n"))
+        if self._is_ours(text):
+            return None, None
         finding = self._finding(text)
         filtered = text.startswith(_PACKETS) or self._is_subscription(text)
         return (None if filtered else line.rstrip("\n")), finding
+
+    def _is_ours(self, text: str) -> bool:
+        """Whether a line is about our own asking; of refusals that is one for each time."""
+        if self.ours and text.startswith(f"New connection from {self.ours}:"):
+            self._asked = True
+            return True
+        if self._asked and text.endswith("disconnected, not authorised."):
+            self._asked = False
+            return True
+        return False
 
     def _finding(self, text: str) -> Finding | None:
         if match := _CONNECTED.fullmatch(text):

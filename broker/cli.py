@@ -18,8 +18,9 @@ from . import admission
 from .access import Role, User, render_acl
 from .accounts import BrokerFolder
 from .config import BrokerSettings, is_loopback, render
+from .heartbeat import Heartbeat
 from .process import Broker, last_words, write_private
-from .service import Service
+from .service import LOOK_SECONDS, Service
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Mosquitto, configured for popexd.")
 for name, command in (
@@ -110,11 +111,12 @@ def run_command(
 ) -> int:
     """Run Mosquitto until it ends or a signal comes; the first line says where it listens."""
     place = BrokerFolder(folder) if folder is not None else None
+    heartbeat = Heartbeat()
     if place is not None and place.initialised:
         if any((host, password_file, cert_file, key_file, ca_file, user)):
             raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
         logs.configure()
-        return _until_signalled(Service(place, port), as_json)
+        return _until_signalled(Service(place, port, heartbeat), as_json)
     settings = BrokerSettings(
         host=host or "127.0.0.1",
         websockets_port=websockets_port,
@@ -123,18 +125,20 @@ def run_command(
         cert_file=_absolute(cert_file),
         key_file=_absolute(key_file),
         max_packet_bytes=max_packet_bytes,
+        extra_lines=heartbeat.lines,
     )
     if cert_file is None and not is_loopback(settings.host) and password_file is not None:
         print("popexd: without --cert-file passwords and pictures can be read on the way", file=sys.stderr)
     broker = Broker(1883 if port is None else port, folder, settings, parse_users(user or []))
-    return _until_signalled(Plain(broker), as_json)
+    return _until_signalled(Plain(broker, heartbeat), as_json)
 
 
 class Plain:
     """A broker as the options describe it: nothing to follow."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, heartbeat: Heartbeat) -> None:
         self.broker = broker
+        self._heartbeat = heartbeat
 
     def start(self) -> None:
         """Run Mosquitto."""
@@ -146,7 +150,8 @@ class Plain:
 
     def serve(self) -> None:
         """Wait for its end. Raises BusError."""
-        status = self.broker.wait()
+        while (status := self.broker.wait(LOOK_SECONDS)) is None:
+            self._heartbeat.look()
         raise BusError(f"mosquitto ended with status {status}: {last_words(self.broker.log)}")
 
 

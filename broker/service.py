@@ -13,11 +13,12 @@ from popexd.logs import get_logger
 
 from .accounts import BrokerFolder
 from .audit import Audit, by_name
+from .heartbeat import Heartbeat
 from .process import Broker, last_words
 
 log = get_logger("broker")
 
-_LOOK_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 _DAY_SECONDS = 86_400.0
 _SOON = timedelta(days=30)
 
@@ -28,14 +29,18 @@ class Service:
     Args:
         folder: where `popexd broker init` was done.
         port: instead of the folder's; 0 takes a free one.
+        heartbeat: feeds a watchdog.
 
     """
 
-    def __init__(self, folder: BrokerFolder, port: int | None = None) -> None:
+    def __init__(self, folder: BrokerFolder, port: int | None = None, heartbeat: Heartbeat | None = None) -> None:
         self._folder = folder
+        self._heartbeat = heartbeat or Heartbeat()
         register = folder.read()
-        self._audit = Audit(by_name(register.users), register.site)
-        settings = replace(folder.settings(), audited=True, system_user=_owner(folder))
+        self._audit = Audit(by_name(register.users), register.site, str(self._heartbeat.path or ""))
+        settings = replace(
+            folder.settings(), audited=True, system_user=_owner(folder), extra_lines=self._heartbeat.lines
+        )
         self.broker = Broker(
             register.port if port is None else port, folder.path.absolute(), settings, reader=self._read
         )
@@ -57,8 +62,9 @@ class Service:
 
         """
         warn_at = time.monotonic()
-        while (status := self.broker.wait(_LOOK_SECONDS)) is None:
+        while (status := self.broker.wait(LOOK_SECONDS)) is None:
             self.follow()
+            self._heartbeat.look()
             if time.monotonic() >= warn_at:
                 self._warn_of_expiry()
                 warn_at = time.monotonic() + _DAY_SECONDS

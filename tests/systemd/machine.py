@@ -22,7 +22,7 @@ SOURCE = "/usr/src/popexd"
 WHEELS = "/usr/src/wheels"
 HOST = "box"
 TOPICS = DeviceTopics("site", HOST)
-AGENT, WORKER = "popexd-agent", "popexd-worker@cloud"
+AGENT, WORKER, BROKER = "popexd-agent", "popexd-worker@cloud", "popexd-broker"
 # What installing from wheels reads of the project.
 _NEEDED = ("Makefile", "constraints.txt", "LICENSE", "CHANGELOG.md", "systemd", "packaging", "broker")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .container import until
-from .machine import AGENT, HOST, TOPICS, WORKER, Machine
+from .machine import AGENT, BROKER, HOST, TOPICS, WORKER, Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -126,6 +126,7 @@ def test_a_killed_agent_is_started_again_and_answers_once(machine: Machine, jpeg
     for index, name in enumerate(names):
         machine.ear.answer(name, f"c{index}")
     machine.ear.at_rest()
+    assert "diary-" in machine.sh("ls /run/popexd-agent")
     assert [len(machine.ear.answers(name, f"c{index}")) for index, name in enumerate(names)] == [1] * len(names)
     machine.listen()
     machine.ear.until(TOPICS.state, state="online")
@@ -144,6 +145,31 @@ def test_the_watchdog_restarts_a_hanging_agent(machine: Machine, jpeg: bytes) ->
     machine.ear.send("after-the-watchdog", jpeg)
     machine.ear.answer("after-the-watchdog")
     machine.no_drop_in(AGENT)
+
+
+def test_the_watchdog_restarts_a_broker_whose_mosquitto_hangs(machine: Machine, jpeg: bytes) -> None:
+    """SIGSTOP to Mosquitto alone: the program around it lives on, and still the unit is started again."""
+    machine.ear.bus.stop()
+    machine.sh("systemctl stop mosquitto; systemctl start popexd-broker")
+    machine.drop_in(BROKER, "WatchdogSec=4")
+    before = restarts(machine, BROKER)
+    machine.listen()
+    machine.ear.until(TOPICS.state, state="online")
+    assert restarts(machine, BROKER) == before
+    machine.sh(f"kill -STOP $(pgrep -P $(systemctl show -p MainPID --value {BROKER}))")
+
+    comes_back(machine, BROKER, before)
+    assert machine.logged(BROKER, "watchdog.withheld")
+    machine.listen()
+    machine.ear.until(TOPICS.state, state="online")
+    machine.ear.send("after-the-broker", jpeg)
+    machine.ear.answer("after-the-broker")
+    machine.ear.bus.stop()
+    machine.sh(f"systemctl stop {BROKER}")
+    machine.no_drop_in(BROKER)
+    machine.sh(f"systemctl stop {BROKER}; rm -rf /var/lib/popexd-broker; systemctl start mosquitto")
+    machine.listen()
+    machine.ear.until(TOPICS.state, state="online")
 
 
 def test_a_full_disk_costs_no_answer(machine: Machine, jpeg: bytes) -> None:

@@ -49,9 +49,9 @@ def test_services_say_how_they_are(name: str) -> None:
     assert int(told["TimeoutStopSec"][0]) >= 20
 
 
-def test_agent_and_worker_have_a_watchdog() -> None:
+def test_daemons_have_a_watchdog() -> None:
     """What hangs is started again."""
-    for name in ("popexd-agent.service", "popexd-worker@.service"):
+    for name in ("popexd-agent.service", "popexd-worker@.service", "popexd-broker.service"):
         assert settings(ROOT / "systemd" / name)["WatchdogSec"] == ["30"]
 
 

@@ -146,7 +146,7 @@ def _content(net: EarlyExitNet, data: DataSet, recipe: Recipe) -> dict[str, Any]
     }
 
 
-def evaluate(net: EarlyExitNet, images: npt.NDArray[np.uint8], batch: int = 128) -> npt.NDArray[np.float32]:
+def evaluate(net: EarlyExitNet, images: npt.NDArray[np.uint8], batch: int = 64) -> npt.NDArray[np.float32]:
     """Return the logits of every exit, [exits, samples, classes], for uint8 frames [samples, height, width, 3]."""
     was_training = net.training
     net.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,7 +184,7 @@ def test_what_a_backbone_does_not_have_is_named_in_one_line(backbone: str, place
     assert "\n" not in str(caught.value)
 
 
-def test_weights_that_cannot_be_had_are_one_line(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_cannot_be_had_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder without the file, and a server that is not there: what was tried, and where the file may be put."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
@@ -191,3 +192,24 @@ def test_weights_that_cannot_be_had_are_one_line(tmp_path: object, monkeypatch: 
         build("mobilenet-v3-small", 4, pretrained=True)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet-v3-small", "resnet18"])
+def test_pretrained_weights_come_with_a_head_of_our_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    """Where torchvision's file is at hand (here one of its form): every weight below the head is from it."""
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = backbone.replace("-", "_")
+    given = models.get_model(name, weights=None)
+    place = tmp_path / "hub" / "checkpoints" / models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    place.parent.mkdir(parents=True)
+    torch.save(given.state_dict(), place)
+    net = build(backbone, 4, pretrained=True)
+    own = [tensor for tensor in net.segments.state_dict().values() if tensor.shape[:1] != (4,)]
+    other = [tensor for tensor in given.state_dict().values() if tensor.shape[:1] != (1000,)]
+    assert len(own) == len(other)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(own, other, strict=True))
+    assert net.eval()(torch.zeros(1, 224, 224, 3, dtype=torch.uint8))[-1].shape == (1, 4)

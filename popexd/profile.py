@@ -297,7 +297,22 @@ def _check_times(seconds: Mapping[Tier, float], field_path: str) -> None:
         _check_number(value, f"{field_path}.{tier.label}")
 
 
+def _plain(graph: LayerGraph) -> bool:
+    """Whether every number is in range: planners make graphs of graphs all the time, and most are."""
+    costs = [cost for table in graph.codecs.values() for cost in table.values()]
+    timed = [layer.seconds for layer in graph.layers] + [branch.seconds for branch in graph.exits]
+    amounts = [graph.input_bytes, graph.result_bytes, *(layer.output_bytes for layer in graph.layers)]
+    amounts += [seconds for times in (*timed, graph.input_seconds) for seconds in times.values()]
+    amounts += [each for cost in costs for each in (cost.bytes, cost.encode_seconds, cost.decode_seconds)]
+    amounts += [graph.thresholds[branch.name] for branch in graph.exits if branch.name in graph.thresholds]
+    shares = [branch.probability for branch in graph.exits]
+    shares += [each for cost in costs for each in (cost.agreement, cost.accuracy) if each is not None]
+    return all(0 <= amount < math.inf for amount in amounts) and all(0 <= share <= 1 for share in shares)
+
+
 def _check_numbers(graph: LayerGraph) -> None:
+    if _plain(graph):
+        return
     _check_number(graph.input_bytes, "input_bytes")
     _check_number(graph.result_bytes, "result_bytes")
     _check_times(graph.input_seconds, "input_seconds")

@@ -103,13 +103,14 @@ def candidates(graph: LayerGraph, known: Known, settings: PlannerSettings) -> li
 
 
 def priced(
-    plan: Plan, other: Candidate, graph: LayerGraph, known: Known, settings: PlannerSettings
+    plan: Plan, other: Candidate | None, graph: LayerGraph, known: Known, settings: PlannerSettings
 ) -> Candidate | None:
     """Return a plan that was chosen before at today's price; None where it is out of the question beside `other`."""
     above = set(plan.tiers.values()) - {Tier.DEVICE}
     if above - set(known.profiles) or (above and known.uplink is None):
         return None
-    pinned = settings.mode not in ("auto", Tier.DEVICE.label) and other.tier.label == settings.mode
+    elsewhere = settings.mode not in ("auto", Tier.DEVICE.label)
+    pinned = elsewhere and (other is None or other.tier.label == settings.mode)
     if (pinned or settings.mode == Tier.DEVICE.label) and max(plan.tiers.values()).label != settings.mode:
         return None
     tier = max(above, default=Tier.DEVICE)

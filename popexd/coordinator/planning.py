@@ -60,6 +60,7 @@ class Planner:
         self._count = 0
         self._slots: dict[str | None, _Slot] = {}
         self._switched_at = float("-inf")
+        self._turn = 0
         self.decision: Decision | None = None
         self._told: Decision | None = None
         self._graphs: dict[str | None, LayerGraph] = {ANY: self.profiled}
@@ -145,7 +146,7 @@ class Planner:
         started = self._timer()
         self._graphs = self._by_quality(known.profiles, now)
         self._local, self.infeasible = None, None
-        chosen = {name: self._chosen(name, known, urgent, forced, now) for name in self._graphs}
+        chosen = self._all_chosen(known, urgent, forced, now)
         fixed = not urgent and not forced and self._dwells(now)
         found = self._decision(chosen, known, reason, now, self.looks if fixed else None)
         found = replace(found, solve_seconds=self._timer() - started)
@@ -167,10 +168,32 @@ class Planner:
             self._enter(now)
         return self.decision
 
-    def _chosen(self, name: str | None, known: Known, urgent: bool, forced: bool, now: float) -> Candidate:
-        """Return the plan for a class's frames: the best one, unless the one in force is nearly as good."""
+    def _all_chosen(self, known: Known, urgent: bool, forced: bool, now: float) -> dict[str | None, Candidate]:
+        """Choose for every class. Where nothing has changed, but was measured again, one class at a time is solved.
+
+        A solve takes its time from the frames. What a class's frames slowly teach can wait for its turn; whatever
+        moves the plan of any frame is a reason to solve for all.
+        """
+        before = self._slots[ANY].plan if ANY in self._slots else None
+        chosen: dict[str | None, Candidate] = {ANY: self._chosen(ANY, known, urgent, forced, now)}
+        everything = urgent or forced or chosen[ANY].plan != before
+        self._turn += 1
+        names = [name for name in self._graphs if name is not ANY]
+        for index, name in enumerate(names):
+            stands = not everything and index != self._turn % len(names)
+            chosen[name] = self._chosen(name, known, urgent, forced, now, stands)
+        return chosen
+
+    def _chosen(
+        self, name: str | None, known: Known, urgent: bool, forced: bool, now: float, stands: bool = False
+    ) -> Candidate:
+        """Return the plan for a class's frames: the best, unless the one in force `stands` or is nearly as good."""
         graph = self._graphs[name]
         settings = self._settings_for(name, graph)
+        if stands and name in self._slots:
+            current = priced(self._slots[name].plan, None, graph, known, settings)
+            if current is not None:
+                return current
         found, why = best(graph, known, settings)
         self.infeasible = self.infeasible or (why if name is ANY or why is None else f"{name}: {why}")
         slot = self._slots.get(name)

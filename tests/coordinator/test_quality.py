@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from popexd.coordinator import events as ev
+from popexd.coordinator.choosing import Candidate, Known, best
+from popexd.coordinator.settings import PlannerSettings
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier
@@ -239,3 +241,22 @@ def test_the_link_of_a_plan_is_the_one_that_was_measured() -> None:
     link = looking().decision.network["device"]
     assert isinstance(link, Link)
     assert link.bits_per_second == pytest.approx(10e6, rel=0.5)
+
+
+def test_a_replan_that_changes_nothing_solves_for_one_class_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Solving takes its time from the frames: for all frames, and for one class in turn; but for all on a change."""
+    bench = looking()
+    solved: list[int] = []
+
+    def counted(graph: LayerGraph, known: Known, settings: PlannerSettings) -> tuple[Candidate, str | None]:
+        assert graph.validation is not None
+        solved.append(graph.validation.confidence.shape[1])
+        return best(graph, known, settings)
+
+    monkeypatch.setattr("popexd.coordinator.planning.best", counted)
+    bench.tell(ev.Due("replan"))
+    bench.tell(ev.Due("replan"))
+    assert solved == [SAMPLES, SAMPLES // 2] * 2
+    solved.clear()
+    bench.worker("w1", online=False)
+    assert solved == [SAMPLES, SAMPLES // 2, SAMPLES // 2]

@@ -91,6 +91,8 @@ def calibrate(
         wanted = _timed(loaded, wanted, times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut))
     names = photos.distortions(distort)
     parts = photos.photos(data, loaded, samples, seed)
+    if not parts.report:
+        raise InputError(f"--data: {parts.origin}, expected at least two of a class: one to fit on, one to report on")
     halves = [shared.read_frames(loaded, part, names, seed, as_json) for part in (parts.fit, parts.report)]
     fitted = _quality(halves[0], halves[1])
     before, after, facts = _calibrated(loaded, out, wanted, parts, halves, fitted, threads, quiet=as_json)

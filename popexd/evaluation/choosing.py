@@ -120,11 +120,13 @@ def _reliable(
         row, criterion = answers.exits.index(name), criteria.get(name, CONFIDENCE)
         sure = certainty(answers, name, criterion)
         order = np.flatnonzero(remaining)[np.argsort(-sure[remaining], kind="stable")]
-        leaving = np.arange(1, order.size + 1)
-        right, right_at_the_end = (np.cumsum(correct[which][order]) for which in (row, -1))
+        # Only thresholds that can be written down are tried, and judged by what really leaves at them.
+        levels = np.array(sorted({strict(criterion, float(each)) for each in sure[order]}, key=criterion.bound))
+        leaving = np.searchsorted(-sure[order], [-criterion.bound(float(each)) for each in levels], side="right")
+        right, right_at_the_end = (np.append(0, np.cumsum(correct[which][order]))[leaving] for which in (row, -1))
         kept = (right >= bar * leaving) & (right_at_the_end - right <= allowance * leaving)
-        good = np.flatnonzero(kept & (leaving >= LEAST_LEAVING))
-        lowest = strict(criterion, float(sure[order[good[-1]]]) if good.size else 1.0)
+        good = levels[kept & (leaving >= LEAST_LEAVING)]
+        lowest = float(good[0]) if good.size else strict(criterion, 1.0)
         found[name] = lowest if order.size >= LEAST_LEAVING else unknown
         remaining &= sure < criterion.bound(found[name])
     return found

@@ -148,7 +148,8 @@ def _general_temperatures(said: Said, wanted: Wanted) -> Temperatures:
         return found
     own = said.only(clear)
     better = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
-    learned = [bool(count) for count in better.samples]
+    # The network's end has one temperature for frames of all classes.
+    learned = [*(bool(count) for count in better.samples[:-1]), False]
     return Temperatures(
         tuple(np.where(learned, better.values, found.values).tolist()),
         tuple(np.where(learned, better.samples, found.samples).tolist()),
@@ -216,7 +217,7 @@ def _with_own(exit_: ExitSpec, general: Mapping[str, float], by_class: Mapping[s
 def _exit_facts(entry: Mapping[str, Any], exit_: ExitSpec) -> dict[str, Any]:
     """Describe a branch for bundle.json; files keep the names they had."""
     facts = {
-        **entry,
+        **{key: value for key, value in entry.items() if key != "by_quality"},
         "temperature": exit_.temperature,
         "threshold": exit_.threshold,
         "criterion": exit_.criterion.name,

@@ -1,0 +1,202 @@
+"""Thresholds for a target, against brute force; and the rules by which a branch keeps its word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+import pytest
+
+from popexd.criteria import Criterion
+from popexd.errors import Infeasible
+from popexd.evaluation.choosing import LEAST_LEAVING, Target, choose, choose_by_quality, reliable, reliable_by_quality
+from popexd.evaluation.outcomes import Answers, of_table
+from popexd.evaluation.policy import Policy
+from popexd.evaluation.sweeps import (
+    BRANCHYNET_NATS,
+    base_levels,
+    cheapest,
+    common,
+    depth,
+    fine_levels,
+    increasing,
+    most_accurate,
+    points,
+    strict,
+)
+from tests.evaluation.tables import BUNDLE, drawn, table
+
+COSTS = {"b1": 1.0, "b2": 2.5, "final": 6.0}
+LEVELS = {"b1": [0.6, 0.75, 0.9, 1.0], "b2": [0.55, 0.7, 0.85, 0.99]}
+
+
+def counted(answers: Answers, thresholds: Mapping[str, float]) -> tuple[float, float]:
+    """Accuracy and mean cost, sample by sample."""
+    right = cost = 0.0
+    for sample in range(answers.samples):
+        row = next(
+            (
+                index
+                for index, name in enumerate(answers.exits[:-1])
+                if name in thresholds and answers.confidence[index, sample] >= thresholds[name]
+            ),
+            len(answers.exits) - 1,
+        )
+        right += bool(answers.predicted[row, sample] == answers.label[sample])
+        cost += COSTS[answers.exits[row]]
+    return right / answers.samples, cost / answers.samples
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_combination_is_counted_as_a_loop_does(seed: int) -> None:
+    """Accuracy, cost, shares and device accuracy of all sixteen."""
+    answers = drawn(seed, 150)
+    found = points(answers, LEVELS, COSTS)
+
+    assert len(found) == 16
+    for point, (one, two) in zip(found, product(LEVELS["b1"], LEVELS["b2"]), strict=True):
+        assert point.thresholds == {"b1": one, "b2": two}
+        assert (point.accuracy, point.cost) == pytest.approx(counted(answers, point.thresholds))
+        taken = Policy(point.thresholds).taken(answers)
+        assert point.shares == pytest.approx({name: (taken == row).mean() for row, name in enumerate(answers.exits)})
+        if (taken < 2).any():
+            assert point.device_accuracy == pytest.approx(answers.correct[taken, np.arange(150)][taken < 2].mean())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("wanted", [0.6, 0.72, 0.78])
+def test_the_cheapest_and_the_most_accurate_are_those_of_brute_force(seed: int, wanted: float) -> None:
+    """Over the same grid, counted here."""
+    answers = drawn(seed, 200)
+    every = {
+        pair: counted(answers, dict(zip(("b1", "b2"), pair, strict=True)))
+        for pair in product(LEVELS["b1"], LEVELS["b2"])
+    }
+    found = points(answers, LEVELS, COSTS)
+    good = [cost for accuracy, cost in every.values() if accuracy >= wanted]
+    if good:
+        assert cheapest(found, wanted).cost == pytest.approx(min(good))
+        assert cheapest(found, wanted).accuracy >= wanted
+    else:
+        with pytest.raises(Infeasible, match="not reached at any thresholds, the best is"):
+            cheapest(found, wanted)
+    affordable = [accuracy for accuracy, cost in every.values() if cost <= 3.0]
+    assert most_accurate(found, 3.0).accuracy == pytest.approx(max(affordable))
+    with pytest.raises(Infeasible, match="the least is"):
+        most_accurate(found, 0.5)
+
+
+def test_the_choice_on_the_trained_network_meets_its_target_at_the_least_cost() -> None:
+    """On its own table and grid; nothing cheaper on that grid is as good."""
+    answers, costs = of_table(BUNDLE.validation, 8), depth(BUNDLE)
+    point = choose(answers, ["b1", "b3"], costs, Target(accuracy=0.94))
+    levels = fine_levels(answers, ["b1", "b3"], {})
+
+    assert costs == {"b1": 1 / 8, "b3": 3 / 8, "final": 1.0}
+    assert point.accuracy >= 0.94
+    assert all(each.cost >= point.cost for each in points(answers, levels, costs) if each.accuracy >= 0.94)
+    assert choose(answers, ["b1", "b3"], costs, Target(cost=0.3)).cost <= 0.3
+
+
+def test_one_threshold_for_all_and_the_screening() -> None:
+    """Points come in the order of the levels; kept are those that are more accurate than the last one kept."""
+    answers = drawn(2)
+    swept = common(answers, ["b1", "b2"], COSTS, [0.5, 0.8, 1.0])
+    assert [point.thresholds for point in swept] == [{"b1": level, "b2": level} for level in (0.5, 0.8, 1.0)]
+    every = points(answers, LEVELS, COSTS)
+    kept = increasing(every)
+
+    best, expected = None, []
+    for accuracy, cost in sorted(((p.accuracy, p.cost) for p in every), key=lambda pair: (pair[1], -pair[0])):
+        if best is None or accuracy > best - 0.0005:
+            expected.append((accuracy, cost))
+            best = accuracy
+    assert [(point.accuracy, point.cost) for point in kept] == expected
+
+
+def test_the_screening_list_is_branchynet_s() -> None:
+    """In nats, those beyond ln(classes) once; 121 combinations of confidences for two branches; fewer for many."""
+    assert base_levels(Criterion("entropy", 10), 1) == BRANCHYNET_NATS[:-1]
+    assert base_levels(Criterion("entropy", 2), 1) == BRANCHYNET_NATS[:8]
+    assert len(base_levels(Criterion("confidence", 10), 2)) ** 2 == 121
+    assert len(base_levels(Criterion("confidence", 10), 6)) ** 6 <= 20_000
+
+
+@pytest.mark.parametrize("name", ["confidence", "entropy", "normalised-entropy"])
+def test_a_written_threshold_lets_no_more_through(name: str) -> None:
+    """Rounded to the strict side; all and none are on the grid."""
+    answers, criterion = drawn(5), Criterion(name, 2)
+    for bound in np.linspace(0, 1, 57):
+        exact = Policy({"b1": criterion.threshold(float(bound))}, {"b1": criterion})
+        rounded = Policy({"b1": strict(criterion, float(bound))}, {"b1": criterion})
+        assert not (rounded.answered(answers, "b1") & ~exact.answered(answers, "b1")).any()
+    levels = fine_levels(answers, ["b1", "b2"], {"b1": criterion})["b1"]
+    shares = [Policy({"b1": level}, {"b1": criterion}).answered(answers, "b1").mean() for level in levels]
+    assert max(shares) == 1
+    assert min(shares) <= 1 / answers.samples
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_reliable_branch_is_as_right_as_the_end(seed: int) -> None:
+    """What leaves is right as often as asked and loses next to nothing; a lower threshold would not do."""
+    answers = drawn(seed, 600)
+    thresholds = reliable(answers, ["b1", "b2"])
+    taken = Policy(thresholds).taken(answers)
+    bar = answers.correct[-1].mean()
+    for row, name in enumerate(("b1", "b2")):
+        left = taken == row
+        if left.any():
+            assert left.sum() >= LEAST_LEAVING
+            assert answers.correct[row][left].mean() >= bar
+            assert (answers.correct[-1][left].sum() - answers.correct[row][left].sum()) <= 0.005 * left.sum()
+        else:
+            assert thresholds[name] == 1.0
+
+
+def test_a_blurred_frame_does_not_leave_confidently_and_wrongly() -> None:
+    """A branch that is sure of everything is asked for more where frames are seen blurred, and only there."""
+    random = np.random.default_rng(0)
+    blurred = np.arange(600) % 3 == 0
+    sure = random.uniform(0.9, 1.0, 600)
+    # Clear frames: always right. Blurred ones: right only from 0.97 on.
+    right = np.where(blurred, sure >= 0.97, True)
+    words = np.where(blurred, "blurred", "clear").tolist()
+    answers = table([sure, np.ones(600)], [right, np.ones(600)], words, words)
+    found = reliable_by_quality(answers, {"b1": 0.8})
+
+    assert set(found) == {"blurred"}
+    # Half a per cent may be lost to the network's end, which is always right.
+    assert found["blurred"]["b1"] == pytest.approx(0.97, abs=0.002)
+    taken = Policy({"b1": 0.8}, by_quality=found).taken(answers)
+    assert (taken[~blurred] == 0).all()
+    assert right[(taken == 0)].mean() >= 0.995
+    assert (Policy({"b1": 0.8}).taken(answers) == 0).all()
+
+
+def test_no_class_gets_a_laxer_threshold_and_rare_ones_none() -> None:
+    """Of reliability; forty samples are the least."""
+    for seed in range(4):
+        answers = drawn(seed, 600)
+        for own in reliable_by_quality(answers, {"b1": 0.7, "b2": 0.6}).values():
+            assert own["b1"] >= 0.7
+            assert own["b2"] >= 0.6
+    few = drawn(1, 600).only(np.arange(90))
+    assert "blurred" not in reliable_by_quality(few, {"b1": 0.7, "b2": 0.6})
+    assert reliable_by_quality(table([[0.9], [0.9]], [[1], [1]]), {"b1": 0.7}) == {}
+
+
+def test_a_class_that_cannot_reach_the_target_gets_the_best_there_is() -> None:
+    """The other classes keep theirs."""
+    answers = drawn(1, 900)
+    parts = {name: answers.only(answers.seen == name) for name in ("blurred", "clear")}
+    grids = {name: points(own, fine_levels(own, ["b1", "b2"], {}), COSTS) for name, own in parts.items()}
+    best = {name: max(point.accuracy for point in grid) for name, grid in grids.items()}
+    target = (best["blurred"] + best["clear"]) / 2
+    found = choose_by_quality(answers, ["b1", "b2"], COSTS, Target(accuracy=target))
+
+    assert best["blurred"] < target < best["clear"]
+    assert found["clear"].accuracy >= target
+    assert found["blurred"].accuracy == pytest.approx(best["blurred"])
+    quick = choose_by_quality(answers, ["b1", "b2"], COSTS, Target(cost=0.5))
+    assert quick["clear"].cost == quick["blurred"].cost == COSTS["b1"]

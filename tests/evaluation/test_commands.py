@@ -1,0 +1,260 @@
+"""`popexd calibrate` and `popexd evaluate` from the outside: tables, pictures, a bundle; one line for bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from popexd import bundle as bundles
+from popexd.cli.main import main
+from popexd.lab import conveyor
+from popexd.lab.parts import CLASSES
+from tests.evaluation.tables import BUNDLE
+
+
+def popexd(*words: object, status: int = 0) -> str:
+    """Run the command; what it printed, or its complaint where that is expected."""
+    out, complaint = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(complaint), pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert int(ended.value.code or 0) == status, complaint.getvalue()
+    return out.getvalue() if status == 0 else complaint.getvalue().strip()
+
+
+def in_a_process(*words: object, status: int = 0) -> str:
+    """Run the command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "popexd.cli", *(str(word) for word in words)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    return done.stdout if status == 0 else done.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight generated photos of each of three parts, with a folder per class."""
+    folder = tmp_path_factory.mktemp("photos")
+    written = dict.fromkeys(CLASSES[:3], 0)
+    for index in range(64):
+        frame = conveyor.scene(index, 31, quality="clear")
+        if frame.class_name in written:
+            place = folder / frame.class_name
+            place.mkdir(exist_ok=True)
+            (place / f"{index}.jpg").write_bytes(frame.jpeg())
+            written[frame.class_name] += 1
+    assert set(written.values()) == {8}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The default bundle calibrated on a few generated frames, and the report."""
+    out = tmp_path_factory.mktemp("calibrated") / "bundle"
+    words = ("--data", "generated", "--samples", 240, "--threads", 1, "--seed", 4, "--json", "--out", out)
+    return out, json.loads(in_a_process("calibrate", "default", *words, "--plot", out.with_name("before-after.png")))
+
+
+def test_a_calibrated_bundle_is_as_reported(calibrated: tuple[Path, dict[str, Any]]) -> None:
+    """Temperatures, thresholds and figures of the report are those of the bundle and its table."""
+    out, report = calibrated
+    found = bundles.load(out)
+
+    assert report["fingerprint"] == found.fingerprint
+    assert report["calibration"]["fitted_on"] == report["calibration"]["reported_on"] == found.validation.samples == 120
+    for exit_ in found.exits:
+        assert report["after"]["temperatures"][exit_.name] == exit_.temperature
+        assert report["before"]["temperatures"][exit_.name] != exit_.temperature
+        assert report["after"]["thresholds"][exit_.name] == report["before"]["thresholds"][exit_.name]
+    # Temperatures change no class.
+    assert report["after"]["accuracy_alone"] == report["before"]["accuracy_alone"]
+    assert report["after"]["accuracy"] == pytest.approx(found.facts["validation"]["joint_accuracy"], abs=1e-5)
+    assert found.quality is not None
+    assert "clear" in report["quality"]["classes"]
+    assert set(found.validation.quality.tolist()) >= {"clear", "blurred"}
+
+
+def test_a_reliability_diagram_is_drawn(calibrated: tuple[Path, dict[str, Any]]) -> None:
+    """Six panels: three exits, before and after."""
+    with Image.open(calibrated[0].with_name("before-after.png")) as picture:
+        assert picture.width > 1200
+        assert picture.height > 700
+        assert len(set(picture.convert("L").resize((80, 80)).tobytes())) > 30
+
+
+def test_the_bundle_s_own_table_is_evaluated_without_inference(calibrated: tuple[Path, dict[str, Any]]) -> None:
+    """The same figures as calibrate reported."""
+    out, report = calibrated
+    found = json.loads(in_a_process("evaluate", out, "--json"))
+
+    for key in ("shares", "accuracy", "device_accuracy", "offloading"):
+        assert found[key] == pytest.approx(report["after"][key])
+    assert found["by_quality"].keys() == report["after"]["by_quality"].keys()
+    assert found["policy"]["by_quality"] == report["after"]["thresholds_by_quality"]
+
+
+def test_photos_in_folders_are_evaluated_as_they_are_and_distorted(photos: Path) -> None:
+    """Each photo once, and once with each distortion, counted apart."""
+    words = ("--data", photos, "--distort", "blur-5,blur-65", "--threads", 1, "--json")
+    found = json.loads(popexd("evaluate", "default", *words))
+
+    assert found["samples"] == 3 * 24
+    assert {name: part["samples"] for name, part in found["by_quality"].items()} == {
+        "as it is": 24,
+        "blur-5": 24,
+        "blur-65": 24,
+    }
+    sharp, worst = (found["by_quality"][name]["accuracy_alone"]["final"] for name in ("as it is", "blur-65"))
+    assert worst < sharp
+    assert found["accuracy"] == pytest.approx(sum(part["accuracy"] for part in found["by_quality"].values()) / 3)
+
+
+def test_people_get_tables(photos: Path) -> None:
+    """Every figure has its name; times where there is a profile."""
+    profile = photos / ".." / "profile.json"
+    popexd("profile", "--seconds", 0.3, "--out", profile)
+    words = ("--profile", profile, "--uplink-mbps", "4g", "--cut", "output", "--deadline-ms", 50, "--sweep")
+    text = popexd("evaluate", "default", *words, "--choose-accuracy", 0.92, "--answer", "most-confident")
+
+    for wanted in ("inference outage", "missed deadline", "offloading", "mean time", "one threshold", "screening"):
+        assert wanted in text
+    assert "cut after output" in text
+    assert "chosen thresholds" in text
+
+
+def test_sweeps_and_pictures(tmp_path: Path) -> None:
+    """A lower threshold lets more leave; three pictures are drawn."""
+    words = ("--sweep", "--plot", tmp_path / "plots", "--json", "--reshuffles", 10)
+    found = json.loads(popexd("evaluate", "default", *words))
+    shares = [point["shares"]["final"] for point in found["sweep"]]
+
+    assert shares == sorted(shares)
+    assert [point["threshold"] for point in found["sweep"]][:2] == [0.0, 0.025]
+    assert found["outage_by_target"]["0.5"] == 0
+    assert found["outage_by_target"]["1"] == 1
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [
+        "outage.png",
+        "reliability.png",
+        "sweep.png",
+    ]
+
+
+def test_thresholds_can_be_tried() -> None:
+    """A branch at 1 answers next to nothing, at 0 everything."""
+    found = json.loads(popexd("evaluate", "default", "--thresholds", "b1=1,b3=0", "--json"))
+
+    assert found["shares"]["b1"] < 0.15
+    assert found["shares"]["final"] == 0
+    assert found["policy"]["thresholds"] == {"b1": 1, "b3": 0}
+
+
+def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
+    """Exit status 1, with how far one can get."""
+    complaint = in_a_process("evaluate", "default", "--choose-accuracy", 0.9999, status=1)
+    assert "accuracy 99.99% is not reached at any thresholds, the best is" in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--thresholds", "b9=0.5"), "no exit 'b9' in conveyor-b-alexnet, expected some of: b1, b3"),
+        (("--thresholds", "b1=high"), "--thresholds: 'b1=high', expected EXIT=T"),
+        (("--thresholds", "b1=-1"), "--thresholds: 'b1=-1', expected EXIT=T"),
+        (("--criterion", "margin"), "--criterion: 'margin', expected one of: confidence, entropy"),
+        (("--criterion", "entropy"), "b1, b3 would have no thresholds in its unit"),
+        (("--answer", "loudest"), "--answer: 'loudest', expected one of"),
+        (("--p-target", "80"), "--p-target: 80, expected a number in 0..1"),
+        (("--choose-accuracy", "2"), "--choose-accuracy: 2, expected a number in 0..1"),
+        (("--choose-ms", "5"), "expected --profile too"),
+        (("--deadline-ms", "5"), "expected --profile too"),
+        (("--distort", "blur-5"), "--distort: the validation table holds no photos, expected --data too"),
+        (("--data", "generated", "--distort", "rain"), "--distort: 'rain', expected some of: blur-5"),
+        (("--data", "{}/nowhere"), "nowhere: no such folder"),
+        (("--profile", "{}/nothing.json"), "nothing.json: No such file"),
+        (("--plot", "{}/file"), "file is a file, expected a folder"),
+    ],
+)
+def test_bad_options_of_evaluate_are_one_line(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
+    """Exit status 2; it names the option or the file, and what was expected."""
+    (tmp_path / "file").write_text("")
+    complaint = popexd("evaluate", "default", *(word.format(tmp_path) for word in words), status=2)
+
+    assert named in complaint
+    assert "\n" not in complaint
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--data", "generated", "--method", "platt"), "--method: 'platt', expected one of: none, global, per-branch"),
+        (("--data", "generated", "--samples-of", "some"), "--samples-of: 'some', expected one of: all, exiting"),
+        (("--data", "generated", "--thresholds", "0.9"), "--thresholds: '0.9', expected one of: keep, reliable"),
+        (("--data", "generated", "--target-ms", "5"), "--target-ms: times are not known, expected --profile too"),
+        (("--data", "generated", "--plot", "{}/plot.gif"), "--plot:"),
+        (("--data", "{}/empty"), "0 class folders, expected at least two of nut"),
+        (("--data", "{}/one"), "1 class folders, expected at least two of nut"),
+        (("--data", "{}/other"), "knows no such class, expected folders named nut"),
+        (("--data", "{}/bare"), "bare/washer: no images, expected JPEG, PNG or WebP"),
+        (("--data", "{}/broken"), ".jpg: cannot be read as an image"),
+        (("--data", "{}/single"), "expected at least two of a class"),
+        (("--data", "{}/splits"), "splits/val/washer: no images"),
+    ],
+)
+def test_bad_input_of_calibrate_is_one_line_and_leaves_nothing(
+    tmp_path: Path, words: tuple[str, ...], named: str
+) -> None:
+    """Exit status 2; no bundle, no temporary folder."""
+    photo = conveyor.scene(0, 1).jpeg()
+    folders = {
+        "empty": [],
+        "one": ["nut"],
+        "other": ["nut", "hamster"],
+        "bare": ["nut", "washer"],
+        "broken": ["nut", "washer"],
+        "single": ["nut", "washer"],
+        "splits": ["val/nut", "val/washer", "test/nut", "test/washer"],
+    }
+    for name, inside in folders.items():
+        (tmp_path / name).mkdir()
+        for each in inside:
+            (tmp_path / name / each).mkdir(parents=True)
+            if not (name in {"bare", "splits"} and each.endswith("washer")):
+                for file in ("photo.jpg", "another.jpg")[: 2 if name == "broken" else 1]:
+                    (tmp_path / name / each / file).write_bytes(photo[:200] if name == "broken" else photo)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    complaint = popexd(
+        "calibrate", "default", "--out", tmp_path / "new", *(word.format(tmp_path) for word in words), status=2
+    )
+
+    assert named in complaint
+    assert "\n" not in complaint
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_calibrate_does_not_touch_a_folder_of_something_else(tmp_path: Path) -> None:
+    """Nor does it start the work first."""
+    (tmp_path / "thesis.txt").write_text("years of work")
+    complaint = popexd("calibrate", "default", "--data", "generated", "--out", tmp_path, status=2)
+
+    assert "in the way and not a bundle" in complaint
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert "is a file, expected a folder" in in_a_process(
+        "calibrate", "default", "--data", "generated", "--out", tmp_path / "thesis.txt" / "new", status=2
+    )
+
+
+def test_the_names_of_both_commands_tell_what_they_do() -> None:
+    """The default bundle is evaluated where nothing is said."""
+    assert BUNDLE.name in popexd("evaluate")
+    assert "Fit temperatures and thresholds" in popexd("calibrate", "--help")

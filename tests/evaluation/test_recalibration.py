@@ -1,0 +1,180 @@
+"""A bundle calibrated anew: what changes, what must not, and that its table is of frames it was not fitted on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from popexd import bundle as bundles
+from popexd.bundle import Bundle
+from popexd.criteria import softmax
+from popexd.errors import BundleError, Infeasible
+from popexd.evaluation.calibration import temperature
+from popexd.evaluation.choosing import Target
+from popexd.evaluation.metrics import figures
+from popexd.evaluation.outcomes import of_table
+from popexd.evaluation.policy import of_bundle
+from popexd.evaluation.recalibration import Said, Wanted, recalibrated, scaled, written
+from tests.evaluation.tables import BUNDLE, trained
+
+
+def halves(scale: float = 1.0, *, seen: bool = False) -> tuple[Said, Said]:
+    """What the default network says of frames it has not seen, b1 made so many times surer; every third is blurred.
+
+    The blurred third gets wrong labels half of the time: the network is as sure of them as of the others.
+    """
+    logits, labels = trained()
+    given = logits * np.array([scale, 1, 1], dtype=np.float32)[:, None, None]
+    labels = labels.copy()
+    blurred = np.arange(labels.size) % 3 == 0
+    if seen:
+        labels[np.arange(labels.size) % 6 == 0] = (labels[np.arange(labels.size) % 6 == 0] + 1) % 8
+    words = np.where(blurred, "blurred", "clear")
+    said = Said(given, labels, words, words if seen else None)
+    first = np.arange(labels.size) < labels.size // 2
+    return said.only(first), said.only(~first)
+
+
+def test_a_recalibrated_bundle_loads_with_its_temperatures_and_the_other_half_s_table(tmp_path: Path) -> None:
+    """The temperatures are those of the half to fit on; confidences are recomputed here; segments keep their bytes."""
+    fit, report = halves(2.5)
+    fresh, learned = recalibrated(BUNDLE, fit, Wanted())
+    new, answers = written(tmp_path / "new", fresh, report, method={"method": "per-branch"}, source=BUNDLE)
+
+    again = bundles.load(tmp_path / "new")
+    assert learned.samples == (240, 240, 240)
+    for row, exit_ in enumerate(again.exits):
+        assert exit_.temperature == pytest.approx(temperature(fit.logits[row], fit.label), abs=1e-4)
+        assert exit_.threshold == BUNDLE.exits[row].threshold
+    table = again.validation
+    assert table.samples == report.label.size
+    np.testing.assert_array_equal(table.predicted, report.logits.argmax(axis=2))
+    expected = softmax(report.logits[0], again.exits[0].temperature).max(axis=1)
+    np.testing.assert_allclose(table.confidence[0], expected, atol=1e-6)
+    assert table.entropy is not None
+    likely = softmax(report.logits[-1, 0], again.final_temperature)
+    assert table.entropy[-1, 0] == pytest.approx(-sum(p * math.log(p) for p in likely), abs=1e-5)
+    for segment in BUNDLE.segments:
+        assert (tmp_path / "new" / "segments" / segment.file.name).read_bytes() == segment.file.read_bytes()
+    assert again.fingerprint == new.fingerprint != BUNDLE.fingerprint
+    assert again.facts["calibration"] == {"method": "per-branch"}
+    assert figures(of_table(table, 8), of_bundle(again)).shares == pytest.approx(
+        figures(answers, of_bundle(new)).shares
+    )
+
+
+def test_an_overconfident_branch_answers_less_and_better(tmp_path: Path) -> None:
+    """With its threshold kept, on the half that was not fitted on; none of its classes changes."""
+    fit, report = halves(2.5)
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted())
+    # As if nobody had ever calibrated it.
+    plain, _ = recalibrated(BUNDLE, fit, Wanted(method="none"))
+    then, now = scaled(plain, report), scaled(fresh, report)
+    before, after = figures(then, of_bundle(plain)), figures(now, of_bundle(fresh))
+
+    np.testing.assert_array_equal(then.predicted, now.predicted)
+    assert after.shares["b1"] < before.shares["b1"]
+    assert (after.accuracy_where_taken["b1"] or 0) > (before.accuracy_where_taken["b1"] or 0)
+    assert after.calibration_error["b1"] < before.calibration_error["b1"]
+
+
+def test_a_worse_class_gets_its_own_temperature_and_threshold() -> None:
+    """Blurred frames are wrong half of the time: fewer wrong ones leave; the others leave as before."""
+    fit, report = halves(seen=True)
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted(thresholds="reliable"))
+    b1 = fresh.exits[0]
+    own = b1.by_quality["blurred"]
+    blurred = fit.only(fit.quality == "blurred")
+
+    # 80 blurred frames to fit on are too few for a temperature of their own, enough for a threshold.
+    assert blurred.label.size == 80
+    assert own.temperature is None
+    assert own.threshold is not None
+    assert own.threshold > b1.threshold
+    answers = scaled(fresh, report)
+    taken = of_bundle(fresh).taken(answers)
+    wrong = ~answers.correct[0]
+    there = (report.quality == "blurred") & (taken == 0)
+    without = replace(of_bundle(fresh), by_quality={}).taken(answers) == 0
+    assert (there & wrong).sum() < (without & wrong & (report.quality == "blurred")).sum()
+    assert (taken[report.quality == "clear"] == 0).mean() > 0.4
+
+
+def test_a_large_class_gets_its_own_temperature() -> None:
+    """The one of least loss on its frames; scaled confidences use it, and only for frames seen so."""
+    fit, _ = halves(seen=True)
+    twice = Said(
+        np.concatenate([fit.logits] * 2, axis=1),
+        np.concatenate([fit.label] * 2),
+        np.concatenate([fit.quality] * 2),
+        np.concatenate([fit.quality] * 2),
+    )
+    fresh, _ = recalibrated(BUNDLE, twice, Wanted())
+    for row, exit_ in enumerate(fresh.exits):
+        for quality, heat in (("blurred", exit_.by_quality["blurred"].temperature), ("clear", exit_.temperature)):
+            own = twice.only(twice.quality == quality)
+            assert heat == pytest.approx(temperature(own.logits[row], own.label), abs=1e-4)
+        answers = scaled(fresh, twice)
+        for sample in (0, 1):
+            heat = exit_.temperature_for(str(twice.quality[sample]))
+            assert answers.confidence[row, sample] == pytest.approx(softmax(twice.logits[row, sample], heat).max())
+    assert fresh.final_temperature == pytest.approx(temperature(twice.logits[-1], twice.label), abs=1e-4)
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "normalised-entropy"])
+def test_another_criterion_gets_thresholds_of_its_own(tmp_path: Path, criterion: str) -> None:
+    """In its unit; the bundle loads with it and its table has the entropies it needs."""
+    fit, report = halves()
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted(criterion=criterion))
+    new, answers = written(tmp_path / "new", fresh, report, method={}, source=BUNDLE)
+
+    assert {exit_.criterion.name for exit_ in new.exits} == {criterion}
+    found = figures(of_table(new.validation, 8), of_bundle(new))
+    assert found.shares == pytest.approx(figures(answers, of_bundle(fresh)).shares)
+    assert found.shares["b1"] > 0.2
+    assert found.accuracy_where_taken["b1"] is not None
+    assert found.accuracy_where_taken["b1"] > 0.9
+    entropies = answers.entropy
+    assert entropies is not None
+    unit = math.log(8) if criterion == "normalised-entropy" else 1.0
+    assert found.shares["b1"] == pytest.approx((entropies[0] / unit < new.exits[0].threshold).mean())
+
+
+def test_thresholds_for_a_target_reach_it_where_they_are_fitted() -> None:
+    """At a cost no larger than the thresholds that were there; an impossible target is refused."""
+    fit, _ = halves()
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted(target=Target(accuracy=0.9)))
+
+    assert figures(scaled(fresh, fit), of_bundle(fresh)).accuracy >= 0.9
+    with pytest.raises(Infeasible, match="is not reached at any thresholds"):
+        recalibrated(BUNDLE, fit, Wanted(target=Target(accuracy=0.999999)))
+
+
+def test_nothing_is_written_where_something_else_is(tmp_path: Path) -> None:
+    """A folder with other files stays as it is."""
+    fit, report = halves()
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+
+    with pytest.raises(BundleError, match="in the way"):
+        written(tmp_path / "mine", fresh, report, method={}, source=BUNDLE)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
+
+
+def test_calibrating_again_replaces_the_bundle_and_its_classes(tmp_path: Path) -> None:
+    """In place: a bundle of before with classes of quality becomes one without."""
+    fit, report = halves(seen=True)
+    classed, _ = recalibrated(BUNDLE, fit, Wanted())
+    first, _ = written(tmp_path / "b", classed, report, method={}, source=BUNDLE)
+    assert any(exit_.by_quality for exit_ in first.exits)
+
+    plain, other = halves()
+    fresh, _ = recalibrated(first, plain, Wanted())
+    second: Bundle = written(tmp_path / "b", fresh, other, method={}, source=first)[0]
+    assert not any(exit_.by_quality for exit_ in second.exits)
+    assert second.validation.seen is None

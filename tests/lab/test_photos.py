@@ -1,0 +1,136 @@
+"""Photos to evaluate on: who fits and who reports, the frames that the network sees, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from popexd import bundle as bundles
+from popexd.bundle import InputSpec
+from popexd.errors import InputError
+from popexd.lab import conveyor, photos
+from popexd.lab.distortions import DISTORTIONS
+from popexd.runtime.frames import load_image
+
+BUNDLE = bundles.load()
+SMALL = InputSpec(32, 48, 3)
+
+
+def folder(root: Path, **counts: int) -> Path:
+    """Write so many photos of each class; `val_nut` goes to val/nut."""
+    index = 0
+    for name, count in counts.items():
+        place = root.joinpath(*name.split("_"))
+        place.mkdir(parents=True)
+        for _ in range(count):
+            (place / f"{index}.jpg").write_bytes(conveyor.scene(index, 9, size=(96, 72)).jpeg())
+            index += 1
+    return root
+
+
+def names(chosen: tuple[photos.Photo, ...]) -> set[str]:
+    """The names of photos."""
+    return {photo.name for photo in chosen}
+
+
+def test_halves_share_no_photo_and_every_class(tmp_path: Path) -> None:
+    """Class by class; together they are all."""
+    parts = photos.photos(str(folder(tmp_path, nut=7, washer=4, gear=3)), BUNDLE, None, 1)
+
+    assert not names(parts.fit) & names(parts.report)
+    assert len(parts.to_evaluate) == 14
+    assert sorted(photo.label for photo in parts.fit) == [0] * 4 + [1] * 2 + [2] * 2
+    assert {photo.label for photo in parts.report} == {0, 1, 2}
+    assert not parts.own
+
+
+def test_val_fits_and_test_reports(tmp_path: Path) -> None:
+    """Where a folder has both; train is left alone, and evaluation is on test."""
+    root = folder(tmp_path, train_nut=2, train_washer=2, val_nut=3, val_washer=3, test_nut=4, test_washer=4)
+    parts = photos.photos(str(root), BUNDLE, None, 1)
+
+    assert {Path(photo.name).parts[-3] for photo in parts.fit} == {"val"}
+    assert {Path(photo.name).parts[-3] for photo in parts.report} == {"test"}
+    assert (len(parts.fit), len(parts.report), parts.to_evaluate) == (6, 8, parts.report)
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_one_held_out_part_is_halved(tmp_path: Path, part: str) -> None:
+    """And all of it is evaluated; train is not."""
+    counts = {"train_nut": 3, "train_washer": 3, f"{part}_nut": 4, f"{part}_washer": 4}
+    parts = photos.photos(str(folder(tmp_path, **counts)), BUNDLE, None, 1)
+
+    assert {Path(photo.name).parts[-3] for photo in parts.to_evaluate} == {part}
+    assert (len(parts.fit), len(parts.report)) == (4, 4)
+
+
+def test_a_limit_takes_classes_in_turn(tmp_path: Path) -> None:
+    """However unequal they are; the seed decides which."""
+    root = str(folder(tmp_path, nut=12, washer=4, gear=3))
+    few = photos.photos(root, BUNDLE, 6, 1).to_evaluate
+    others = photos.photos(root, BUNDLE, 6, 2).to_evaluate
+
+    assert sorted(photo.label for photo in few) == [0, 0, 1, 1, 2, 2]
+    assert names(few) != names(others)
+    assert names(few) == names(photos.photos(root, BUNDLE, 6, 1).to_evaluate)
+
+
+def test_generated_frames_are_those_of_the_camera() -> None:
+    """Labels, faults and all; as the daemon decodes them."""
+    parts = photos.photos("generated", BUNDLE, 6, 5)
+    found = photos.frames(parts.to_evaluate, SMALL)
+    by_name = {photo.name: row for row, photo in enumerate(parts.to_evaluate)}
+    for index in range(6):
+        scene, row = conveyor.scene(index, 5), by_name[f"frame {index}"]
+        np.testing.assert_array_equal(found.images[row], load_image(scene.jpeg(), 32, 48)[0])
+        assert (found.label[row], found.quality[row]) == (scene.label, scene.quality)
+
+
+def test_distortions_are_added_at_the_camera_s_size(tmp_path: Path) -> None:
+    """Each photo as it is and then distorted; the class of the distortion is its quality."""
+    chosen = photos.photos(str(folder(tmp_path, nut=2, washer=2)), BUNDLE, None, 1).to_evaluate
+    found = photos.frames(chosen, InputSpec(72, 96, 3), ["blur-15", "dark-0.5"], seed=3)
+
+    assert found.variant.tolist() == ["as it is", "blur-15", "dark-0.5"] * 4
+    assert found.quality.tolist() == ["clear", "blurred", "dark"] * 4
+    assert found.label.tolist() == [photo.label for photo in chosen for _ in range(3)]
+    for row, photo in enumerate(chosen):
+        data = photo.load()
+        assert isinstance(data, bytes)
+        pixels = load_image(data, 72, 96)[0]
+        np.testing.assert_array_equal(found.images[3 * row], pixels)
+        blurred = DISTORTIONS["blur-15"].apply(pixels, np.random.default_rng(0))
+        np.testing.assert_array_equal(found.images[3 * row + 1], blurred)
+
+
+def test_frames_that_train_prepared_keep_their_splits(tmp_path: Path) -> None:
+    """Tuning fits, validation reports; the frames are taken as they lie there."""
+    from popexd.training.data import prepare
+
+    data = prepare(tmp_path / "cache", "generated", 80, 3, BUNDLE.input.height, processes=1)
+    parts = photos.photos(str(tmp_path / "cache"), BUNDLE, None, 1)
+    found = photos.frames(parts.report, BUNDLE.input)
+
+    assert parts.own
+    np.testing.assert_array_equal(found.images, data.split("validation").images)
+    np.testing.assert_array_equal(found.label, data.split("validation").labels)
+    assert [photo.label for photo in parts.fit] == data.split("tuning").labels.tolist()
+
+
+def test_more_frames_than_memory_may_take_are_refused() -> None:
+    """Before any is read."""
+    photo = photos.Photo("one", 0, "clear", lambda: b"")
+    with pytest.raises(InputError, match=r"frames take .* GB, expected fewer: --samples"):
+        photos.frames([photo] * 100_000, InputSpec(224, 224, 3))
+    with pytest.raises(InputError, match="no photos"):
+        photos.frames([], SMALL)
+
+
+def test_generated_frames_are_for_bundles_that_know_the_parts() -> None:
+    """Others are told so."""
+    from dataclasses import replace
+
+    with pytest.raises(InputError, match=r"generated frames show nut, washer, gear, …, but pets knows cat, dog"):
+        photos.photos("generated", replace(BUNDLE, name="pets", classes=("cat", "dog")), None, 1)

@@ -111,11 +111,11 @@ def run_command(
 ) -> int:
     """Run Mosquitto until it ends or a signal comes; the first line says where it listens."""
     place = BrokerFolder(folder) if folder is not None else None
+    logs.configure()
     heartbeat = Heartbeat()
     if place is not None and place.initialised:
         if any((host, password_file, cert_file, key_file, ca_file, user)):
             raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
-        logs.configure()
         return _until_signalled(Service(place, port, heartbeat), as_json)
     settings = BrokerSettings(
         host=host or "127.0.0.1",

@@ -17,8 +17,8 @@ from popexd.service import Notifier
 log = get_logger("broker")
 
 _SOCKET = "heartbeat.sock"
-_PATIENCE_SECONDS = 5.0
-_LONGEST_PAUSE_SECONDS = 5.0
+_MOST_SECONDS = 5.0
+"""Between two questions, and to wait for an answer; less where the watchdog is sooner."""
 # MQTT 5: CONNECT with a clean start, without a keepalive, a name or properties; CONNACK; PINGREQ; PINGRESP.
 _CONNECT = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x00"
 _CONNECTED = 0x20
@@ -40,7 +40,7 @@ class Heartbeat:
         self._monotonic = monotonic
         folder, limit = self._notifier.runtime_folder, self._notifier.watchdog_seconds
         self.path = None if folder is None or limit is None else folder.absolute() / _SOCKET
-        self._pause_seconds = min(_LONGEST_PAUSE_SECONDS, (limit or 0.0) / 4)
+        self._seconds = min(_MOST_SECONDS, (limit or 0.0) / 4)
         self._due_at = 0.0
         self._silent = False
         self._connection: socket.socket | None = None
@@ -60,7 +60,7 @@ class Heartbeat:
         elif not self._silent:
             log.error("watchdog.withheld", stalled="mosquitto")
         self._silent = not answered
-        self._due_at = self._monotonic() + self._pause_seconds
+        self._due_at = self._monotonic() + self._seconds
 
     def _answered(self) -> bool:
         try:
@@ -76,7 +76,7 @@ class Heartbeat:
 
     def _connect(self) -> bool:
         self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(_PATIENCE_SECONDS)
+        self._connection.settimeout(self._seconds)
         self._connection.connect(str(self.path))
         self._connection.sendall(_CONNECT)
         said = self._connection.recv(1024)

@@ -54,7 +54,7 @@ def drawn(seed: int, samples: int = 400, branches: int = 2) -> Answers:
 
 
 @cache
-def trained(frames: int = 480, seed: int = 77) -> tuple[np.ndarray, np.ndarray]:
+def trained(frames: int = 360, seed: int = 77) -> tuple[np.ndarray, np.ndarray]:
     """Run the default bundle on generated frames it has not seen: unscaled logits [3, frames, 8], labels [frames]."""
     side = BUNDLE.input.height
     scenes = [conveyor.scene(index, seed) for index in range(frames)]

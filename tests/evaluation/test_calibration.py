@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -115,6 +115,7 @@ def test_the_temperature_is_bounded_and_positive() -> None:
     assert temperature(unsure, np.arange(100) == 0) == COLDEST
 
 
+@settings(deadline=None)
 @given(
     logits=arrays(np.float32, st.tuples(st.integers(1, 30), st.integers(2, 6)), elements=st.floats(-50, 50, width=32)),
     labels=st.randoms(use_true_random=False),
@@ -172,7 +173,7 @@ def test_global_and_exiting_learn_from_the_exit_that_is_taken() -> None:
     for index, own in enumerate(picked):
         assert exiting.values[index] == pytest.approx(temperature(logits[index, own], labels[own]))
     everything = fit(logits, labels, "per-branch", "all")
-    assert everything.samples == (480, 480, 480)
+    assert everything.samples == (360, 360, 360)
     assert everything.values == pytest.approx([temperature(own, labels) for own in logits])
 
 

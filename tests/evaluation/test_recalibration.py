@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from popexd import bundle as bundles
-from popexd.bundle import Bundle
+from popexd.bundle import Bundle, ExitVariant
 from popexd.criteria import softmax
 from popexd.errors import BundleError, Infeasible
 from popexd.evaluation.calibration import temperature
 from popexd.evaluation.choosing import Target
 from popexd.evaluation.metrics import figures
-from popexd.evaluation.outcomes import of_table
+from popexd.evaluation.outcomes import exit_logits, of_table
 from popexd.evaluation.policy import of_bundle
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, scaled, written
+from popexd.lab import conveyor
+from popexd.runtime.frames import load_image
+from popexd.runtime.segments import SegmentRunner
 from tests.evaluation.tables import BUNDLE, trained
 
 
@@ -46,7 +49,7 @@ def test_a_recalibrated_bundle_loads_with_its_temperatures_and_the_other_half_s_
     new, answers = written(tmp_path / "new", fresh, report, method={"method": "per-branch"}, source=BUNDLE)
 
     again = bundles.load(tmp_path / "new")
-    assert learned.samples == (240, 240, 240)
+    assert learned.samples == (180, 180, 180)
     for row, exit_ in enumerate(again.exits):
         assert exit_.temperature == pytest.approx(temperature(fit.logits[row], fit.label), abs=1e-4)
         assert exit_.threshold == BUNDLE.exits[row].threshold
@@ -90,8 +93,8 @@ def test_a_worse_class_gets_its_own_temperature_and_threshold() -> None:
     own = b1.by_quality["blurred"]
     blurred = fit.only(fit.quality == "blurred")
 
-    # 80 blurred frames to fit on are too few for a temperature of their own, enough for a threshold.
-    assert blurred.label.size == 80
+    # 60 blurred frames to fit on are too few for a temperature of their own, enough for a threshold.
+    assert blurred.label.size == 60
     assert own.temperature is None
     assert own.threshold is not None
     assert own.threshold > b1.threshold
@@ -123,6 +126,33 @@ def test_a_large_class_gets_its_own_temperature() -> None:
             heat = exit_.temperature_for(str(twice.quality[sample]))
             assert answers.confidence[row, sample] == pytest.approx(softmax(twice.logits[row, sample], heat).max())
     assert fresh.final_temperature == pytest.approx(temperature(twice.logits[-1], twice.label), abs=1e-4)
+
+
+def test_the_daemon_s_runner_says_what_the_report_says(tmp_path: Path) -> None:
+    """Confidence, class and who answers, for frames of a class with its own temperature and threshold."""
+    scenes = [conveyor.scene(index, 8) for index in range(12)]
+    side = BUNDLE.input.height
+    images = [load_image(scene.jpeg(), side, side)[0] for scene in scenes]
+    words = np.array(["blurred", "clear"] * 6)
+    said = Said(exit_logits(BUNDLE, images, threads=1), np.array([scene.label for scene in scenes]), words, words)
+    own = {"blurred": ExitVariant(threshold=0.97, temperature=1.9)}
+    first = replace(BUNDLE.exits[0], temperature=0.7, threshold=0.6, by_quality=own)
+    fresh = replace(BUNDLE, exits=(first, *BUNDLE.exits[1:]), final_temperature=1.4)
+    new, found = written(tmp_path / "new", fresh, said, method={}, source=BUNDLE)
+
+    taken = of_bundle(new).taken(found)
+    runner = SegmentRunner(new, 1)
+    for sample, image in enumerate(images):
+        quality = str(words[sample])
+        tensors = runner.run({"input": image[None]}, ["pool1"])
+        b1 = runner.classify("b1", tensors["pool1"], quality)
+        assert b1.confidence == pytest.approx(found.confidence[0, sample], abs=1e-9)
+        assert b1.class_index == found.predicted[0, sample]
+        assert (b1.certainty >= new.bounds(quality)["b1"]) == (taken[sample] == 0)
+        end = runner.run(tensors, [segment.name for segment in new.segments[1:]])
+        assert runner.classify("final", end["fc8"]).confidence == pytest.approx(found.confidence[-1, sample], abs=1e-9)
+    runner.close()
+    assert (taken[words == "clear"] == 0).sum() > (taken[words == "blurred"] == 0).sum()
 
 
 @pytest.mark.parametrize("criterion", ["entropy", "normalised-entropy"])

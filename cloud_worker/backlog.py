@@ -25,6 +25,7 @@ class Backlog:
     """Filled by the network's thread, emptied by the worker's; `pushed_out` counts what found no room."""
 
     def __init__(self) -> None:
+        self.arrived = 0
         self.pushed_out = 0
         self._waiting: deque[Waiting] = deque()
         self._bytes = 0
@@ -37,6 +38,7 @@ class Backlog:
     def put(self, message: Message) -> None:
         """Queue a message, pushing out the oldest ones where there is no room."""
         with self._changed:
+            self.arrived += 1
             self._waiting.append(Waiting(message, time.monotonic()))
             self._bytes += len(message.payload)
             while len(self._waiting) > _MOST_MESSAGES or (self._bytes > _MOST_BYTES and len(self._waiting) > 1):

@@ -31,6 +31,7 @@ from .engine import Answered, Engine, Forwarded, Outcome
 log = get_logger("worker")
 
 _PROBE = "probe"
+_RETIRE_SECONDS = 2.0
 
 
 class Worker:
@@ -55,6 +56,7 @@ class Worker:
         will = Will(self.topics.worker(self.name, "state"), self._state("offline", "connection lost"))
         self.bus = (bus or mqtt_bus)(config, will)
         self._backlog = Backlog()
+        self._filters: list[str] = []
         self._undo: list[Callable[[], None]] = []
         self._counts = TensorCounts()
         self._rejected: Counter[str] = Counter()
@@ -90,7 +92,8 @@ class Worker:
         self._engine = Engine(runners, self.name, self.tier, tensor_limits, limits, paces)
         tier = self.tier.label
         for model in [*(bundle.name for bundle in self._bundles), _PROBE]:
-            self._undo.append(self.bus.subscribe(self.topics.shared_tensors(tier, model), self._backlog.put, qos=1))
+            self._filters.append(self.topics.shared_tensors(tier, model))
+            self._undo.append(self.bus.subscribe(self._filters[-1], self._backlog.put, qos=1))
         self._thread.start()
         self.bus.start()
         said = {fingerprint: profile.to_json() for fingerprint, profile in profiles.items()}
@@ -100,15 +103,29 @@ class Worker:
         log.info("worker.started", worker=self.name, tier=tier, models=[bundle.name for bundle in self._bundles])
 
     def stop(self, timeout_seconds: float = 10.0) -> bool:
-        """Take no more, answer what is here, say that we are offline; tell whether everything was answered."""
+        """Have nothing more sent, answer what was, say that we are offline; tell whether everything was answered."""
+        give_up_at = time.monotonic() + timeout_seconds
+        self._retire(give_up_at)
         for undo in self._undo:
             undo()
-        self.bus.retain(self.topics.worker(self.name, "state"), self._state("offline", "stopped"))
         self._backlog.close()
-        self._thread.join(timeout_seconds)
+        self._thread.join(max(0.0, give_up_at - time.monotonic()))
+        self.bus.retain(self.topics.worker(self.name, "state"), self._state("offline", "stopped"))
         self.bus.stop()
         log.info("worker.stopped", answered=not self._thread.is_alive())
         return not self._thread.is_alive()
+
+    def _retire(self, give_up_at: float) -> None:
+        """Take our share no more, and wait for what is on its way: until a whole round trip has brought nothing."""
+        arrived = -1
+        while arrived != self._backlog.arrived:
+            arrived = self._backlog.arrived
+            retired = threading.Semaphore(0)
+            for topic_filter in self._filters:
+                self.bus.retire(topic_filter, lambda done=retired: done.release())  # type: ignore[misc]
+            for _ in self._filters:
+                if not retired.acquire(timeout=max(0.0, min(_RETIRE_SECONDS, give_up_at - time.monotonic()))):
+                    return
 
     @property
     def status(self) -> str:

@@ -258,6 +258,19 @@ class Bus(ABC):
 
         return undo
 
+    def retire(self, topic_filter: str, on_done: Callable[[], None]) -> None:
+        """Ask the broker for no more; handlers hear what was under way until then, and `on_done` says that it is then.
+
+        A broker that had a queue for us may deliver the rest of it afterwards. `on_done` is called at once where there
+        is no connection, and when it breaks.
+        """
+        with self._lock:
+            subscription = self._subscriptions.get(topic_filter)
+        if subscription is None:
+            self._guarded(on_done, topic_filter)
+        else:
+            self._retired(subscription, on_done)
+
     def wait_connected(self, seconds: float) -> None:
         """Wait until connected, for programs that can do nothing without.
 
@@ -300,6 +313,9 @@ class Bus(ABC):
 
     @abstractmethod
     def _unsubscribed(self, subscription: Subscription) -> None: ...
+
+    @abstractmethod
+    def _retired(self, subscription: Subscription, on_done: Callable[[], None]) -> None: ...
 
     def _settle(self, outgoing: Outgoing, delivery: Delivery) -> None:
         if outgoing.kept and delivery in {Delivery.TOO_LARGE, Delivery.REFUSED}:  # nobody else hears of it

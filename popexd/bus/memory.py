@@ -235,3 +235,7 @@ class MemoryBus(Bus):
     def _unsubscribed(self, subscription: Subscription) -> None:
         if self._connected:
             self._broker.unsubscribe(self, subscription)
+
+    def _retired(self, subscription: Subscription, on_done: Callable[[], None]) -> None:
+        self._unsubscribed(subscription)
+        self._guarded(on_done, subscription.topic_filter)

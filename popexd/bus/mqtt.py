@@ -17,7 +17,8 @@ import selectors
 import socket
 import ssl
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ class _Connection:
         self._identifiers = True
         self._receive_maximum = 65_535
         self._unconfirmed: dict[int, str] = {}
+        self._retiring: dict[int, Callable[[], None]] = {}
         self._in_flight: dict[int, Sending] = {}
         self._answered_at = time.monotonic()
         self._asked_at: float | None = None
@@ -140,7 +142,7 @@ class _Connection:
         client.on_socket_register_write = lambda *_: None
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
-        client.on_unsubscribe = lambda *_: self._answered()
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_message = self._on_message
         client.on_publish = self._on_publish
         client.on_disconnect = self._on_disconnect
@@ -235,11 +237,13 @@ class _Connection:
         changes = self._bus.filter_changes()
         if not self._accepted:
             return
-        for subscription, wanted in changes:
-            if wanted:
-                self._subscribe(subscription)
-            else:
-                self._client.unsubscribe(subscription.topic_filter)
+        for change in changes:
+            if change.wanted:
+                self._subscribe(change.subscription)
+                continue
+            _, mid = self._client.unsubscribe(change.subscription.topic_filter)
+            if mid is not None and change.on_done is not None:
+                self._retiring[mid] = change.on_done
         while len(self._in_flight) < self._receive_maximum and (sending := self._bus.next_to_send()) is not None:
             outgoing = sending[1].item
             message, properties = outgoing.message, _publish_properties(outgoing)
@@ -290,6 +294,11 @@ class _Connection:
             report(logger.error, "subscription.refused", filter=topic_filter, reason=str(codes[0]))
         self._online_if_confirmed()
 
+    def _on_unsubscribe(self, _client: Client, _: Any, mid: int, *_answer: Any) -> None:
+        self._answered()
+        if (on_done := self._retiring.pop(mid, None)) is not None:
+            self._bus.unsubscribed(on_done)
+
     def _online_if_confirmed(self) -> None:
         if not self._unconfirmed and not self.was_online:
             self.was_online = True
@@ -301,24 +310,23 @@ class _Connection:
             topic = incoming.topic
         except UnicodeDecodeError:
             return
-        properties, payload = incoming.properties, bytes(incoming.payload)
-        receipt = None
-        if incoming.qos and self._settings.session_seconds:
-            receipt = self._bus.receipts.arrived(
-                incoming.mid, _mark(incoming.mid, topic, payload, properties), again=incoming.dup
-            )
-            if receipt is None:
-                return
+        properties = incoming.properties
         message = Message(
             topic=topic,
-            payload=payload,
+            payload=bytes(incoming.payload),
             qos=incoming.qos,
             retain=incoming.retain,
             correlation_data=getattr(properties, "CorrelationData", None),
             user_properties=tuple(getattr(properties, "UserProperty", ())),
             response_topic=getattr(properties, "ResponseTopic", None),
-            receipt=receipt,
         )
+        if incoming.qos and self._settings.session_seconds:
+            said = repr((message.correlation_data, message.user_properties)).encode()
+            known_by = mark(incoming.mid, topic, message.payload, said)
+            receipt = self._bus.receipts.arrived(incoming.mid, known_by, again=incoming.dup)
+            if receipt is None:
+                return
+            message = replace(message, receipt=receipt)
         self._bus.dispatch(message, getattr(properties, "SubscriptionIdentifier", ()))
 
     def _on_publish(self, _client: Client, _: Any, mid: int, code: ReasonCode, _answer: Properties | None) -> None:
@@ -347,11 +355,6 @@ class _Connection:
             # paho ends the connection over bytes it cannot read, such as a PUBACK with a code that is not in its table.
             self.broker_code = code.value
             self.reason = f"{self._settings.address}: the broker answered against the protocol"
-
-
-def _mark(number: int, topic: str, payload: bytes, properties: Any) -> bytes:
-    said = (getattr(properties, "CorrelationData", None), getattr(properties, "UserProperty", None))
-    return mark(number, topic, payload, repr(said).encode())
 
 
 def _without_delay(_client: Client, _: Any, connection: Any) -> None:

@@ -66,6 +66,15 @@ class Ending:
     was_online: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FilterChange:
+    """A subscription to put in force, or to end; `on_done` wants to hear that it has ended."""
+
+    subscription: Subscription
+    wanted: bool
+    on_done: Callable[[], None] | None = None
+
+
 Sending = tuple[Outbox[Outgoing], Entry[Outgoing]]
 
 
@@ -86,7 +95,8 @@ class QueuedBus(Bus):
             window_messages=limits.bulk_window_messages,
             window_bytes=limits.bulk_window_bytes,
         )
-        self._filter_changes: deque[tuple[Subscription, bool]] = deque()
+        self._filter_changes: deque[FilterChange] = deque()
+        self._retiring: list[Callable[[], None]] = []
         self._online = False
         self._limit_bytes: int | None = None
         self.receipts = Receipts(self._wake)
@@ -168,12 +178,21 @@ class QueuedBus(Bus):
 
     def _subscribed(self, subscription: Subscription) -> None:
         with self._lock:
-            self._filter_changes.append((subscription, True))
+            self._filter_changes.append(FilterChange(subscription, wanted=True))
         self._wake()
 
     def _unsubscribed(self, subscription: Subscription) -> None:
         with self._lock:
-            self._filter_changes.append((subscription, False))
+            self._filter_changes.append(FilterChange(subscription, wanted=False))
+        self._wake()
+
+    def _retired(self, subscription: Subscription, on_done: Callable[[], None]) -> None:
+        with self._lock:
+            if online := self._online:
+                self._retiring.append(on_done)
+                self._filter_changes.append(FilterChange(subscription, wanted=False, on_done=on_done))
+        if not online:
+            self._guarded(on_done, subscription.topic_filter)
         self._wake()
 
     def _wake(self) -> None:
@@ -221,7 +240,10 @@ class QueuedBus(Bus):
     def _went_offline(self, ending: Ending) -> None:
         with self._lock:
             was_online, self._online = self._online, False
+            retiring, self._retiring = self._retiring, []
             news = was_online or ending.reason != self._reason
+        for on_done in retiring:
+            self._guarded(on_done, "retired")
         self._blame(ending.broker_code)
         self._interrupt(survives=lambda outgoing: outgoing.message.qos > 0 and not outgoing.kept)
         if self.stopping:
@@ -273,13 +295,21 @@ class QueuedBus(Bus):
         """Take note that the broker has answered something of ours."""
         self._answers += 1
 
-    def filter_changes(self) -> list[tuple[Subscription, bool]]:
-        """Return the subscriptions to put in force (True) or to end (False); `woken` is false from here on."""
+    def filter_changes(self) -> list[FilterChange]:
+        """Return the subscriptions to put in force or to end; `woken` is false from here on."""
         with self._lock:
             self.woken = False
             changes = list(self._filter_changes)
             self._filter_changes.clear()
         return changes
+
+    def unsubscribed(self, on_done: Callable[[], None]) -> None:
+        """Take note that the broker has ended a subscription that was retired."""
+        with self._lock:
+            if on_done not in self._retiring:
+                return
+            self._retiring.remove(on_done)
+        self._guarded(on_done, "retired")
 
     def next_to_send(self) -> Sending | None:
         """Return what to send next, now in flight; small things first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -298,3 +299,36 @@ def test_what_is_no_filter_is_refused_in_the_call(world: World, topic_filter: st
     """So is a filter the broker would throw us out for."""
     with pytest.raises(ValueError, match="no topic filter"):
         world.bus(started=False).subscribe(topic_filter, Inbox())
+
+
+def test_who_retires_hears_what_was_on_its_way_and_then_no_more(world: World) -> None:
+    """The others of the group get the rest; nothing is lost between."""
+    leaving, staying, fates = Inbox(), Inbox(), Fates()
+    one = world.listen(("$share/workers/work", leaving))
+    world.listen(("$share/workers/work", staying))
+    speaker, retired = world.bus(), threading.Event()
+    heard_when_done = []
+
+    def done() -> None:
+        heard_when_done.append(len(leaving))
+        retired.set()
+
+    for number in range(30):
+        speaker.publish("work", b"%d" % number, qos=1, on_done=fates.on_done(number))
+        if number == 10:
+            one.retire("$share/workers/work", done)
+    assert retired.wait(10.0)
+    until(lambda: len(leaving) + len(staying) == 30, "all thirty")
+    assert heard_when_done == [len(leaving)]
+    assert len(staying) >= 15
+
+
+def test_retiring_without_a_connection_is_done_at_once(world: World) -> None:
+    """Nothing can come; nor does it from a filter that nobody subscribed to."""
+    bus, done = world.listen(("work", Inbox())), []
+    bus.retire("other", lambda: done.append("other"))
+    assert done == ["other"]
+    world.stop()
+    until(lambda: not bus.connected, "the connection being lost")
+    bus.retire("work", lambda: done.append("work"))
+    assert done == ["other", "work"]

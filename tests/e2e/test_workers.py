@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,40 @@ def test_two_workers_split_the_load(rig: Rig) -> None:
     watch.until(lambda: answered("left") + answered("right") == 12, "both workers' books")
     assert answered("left") > 0
     assert answered("right") > 0
+
+
+def test_a_worker_that_leaves_drops_nothing(rig: Rig) -> None:
+    """Stopped in turns and started again, among messages that never pause: each has its one reply."""
+    broker = rig.broker()
+    watch = rig.watch(broker.port, "popexd/#", "popexd-data/+/+/reply")
+    tables = {name: rig.worker_tables(broker.port, name) for name in ("left", "right")}
+    workers = {name: rig.program("worker", each) for name, each in tables.items()}
+    pool, ship = Pool(watch), partial(message, "pool5", "q8+zstd")
+    stopped, sent = threading.Event(), 0
+
+    def replies() -> int:
+        return len(watch.messages(TOPICS.reply(TOPICS.device)))
+
+    def publish() -> None:
+        nonlocal sent
+        while not stopped.wait(0.001):
+            if sent - replies() < 12:  # fewer than a broker sends unacknowledged: it has no queue for anybody
+                pool.publish(ship(frame_id=f"m{sent}").to_bytes())
+                sent += 1
+
+    for name in workers:
+        watch.until(partial(watch.worker_is, name, "online"), name)
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    for name in ("left", "right") * 3:
+        watch.until(partial(lambda least: replies() >= least, replies() + 50), "replies")
+        assert workers[name].terminate() == 0
+        workers[name] = rig.program("worker", tables[name])
+        watch.until(partial(watch.worker_is, name, "online"), name)
+    stopped.set()
+    publisher.join()
+    watch.until(lambda: replies() >= sent, "every reply")
+    assert replies() == sent
 
 
 def test_the_edge_sends_on_to_the_cloud(rig: Rig) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from popexd.bundle import INPUT, Bundle, load
-from popexd.errors import PopexdError
+from popexd.errors import InputError, PopexdError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.choosing import reliable_by_quality
 from popexd.evaluation.outcomes import Answers, answers, exit_logits, exit_names
@@ -79,7 +79,7 @@ def study_frames(samples: int, side: int) -> None:
     measured = quality_fit.measure(images)
     fitted = quality_fit.agree(estimator, measured, quality_fit.visible(quality))
     print(f"agreement {fitted.estimator.agreement:.1%} on {samples} frames, balanced {_balanced(fitted):.1%}\n")
-    print(_shares(quality, _said(estimator, measured), estimator))
+    print(shares_table(quality, _said(estimator, measured), estimator))
 
 
 def study_photos(fit: Path, test: Path, side: int, samples: int) -> None:
@@ -91,7 +91,7 @@ def study_photos(fit: Path, test: Path, side: int, samples: int) -> None:
         estimator = quality_fit.fit(own, fit_truth).estimator
         fitted = quality_fit.agree(estimator, other, truth)
         print(f"{title}: agreement {fitted.estimator.agreement:.1%}, balanced {_balanced(fitted):.1%}\n")
-        print(_shares(levels, _said(estimator, other), estimator) + "\n")
+        print(shares_table(levels, _said(estimator, other), estimator) + "\n")
 
 
 def study_exits(bundle: Bundle, samples: int, scenes: int) -> None:
@@ -100,11 +100,11 @@ def study_exits(bundle: Bundle, samples: int, scenes: int) -> None:
     tuning_images, tuning_labels, tuning_quality = generated(7, samples, side)
     estimator = quality_fit.fit_frames(tuning_images, tuning_quality).estimator
     natural = _answers(bundle, estimator, *generated(8, samples, side))
-    print("by the class seen\n\n" + _exits(bundle, natural, _names(natural)) + "\n")
-    print("by the true class\n\n" + _exits(bundle, natural, natural.quality) + "\n")
+    print("by the class seen\n\n" + exits_table(bundle, natural, _names(natural)) + "\n")
+    print("by the true class\n\n" + exits_table(bundle, natural, natural.quality) + "\n")
     images, labels, levels = distorted_scenes(8, scenes, side)
     under = _answers(bundle, estimator, images, labels, levels)
-    print("clear frames distorted\n\n" + _exits(bundle, under, levels) + "\n")
+    print("clear frames distorted\n\n" + exits_table(bundle, under, levels) + "\n")
     tuning_images, tuning_labels, tuning_levels = distorted_scenes(7, scenes, side)
     learned = quality_fit.fit_frames(tuning_images, np.array([_class_of(name) for name in tuning_levels])).estimator
     tuning = _answers(bundle, learned, tuning_images, tuning_labels, tuning_levels)
@@ -113,8 +113,8 @@ def study_exits(bundle: Bundle, samples: int, scenes: int) -> None:
     print("with thresholds of their own for the classes seen, chosen on other scenes")
     for quality, thresholds in own.items():
         print(f"- {quality}: {', '.join(f'{name} {level:.3f}' for name, level in thresholds.items())}")
-    print("\n" + _exits(bundle, under, levels, own) + "\n")
-    print("which class is seen\n\n" + _shares(levels, _names(under), learned) + "\n")
+    print("\n" + exits_table(bundle, under, levels, own) + "\n")
+    print("which class is seen\n\n" + shares_table(levels, _names(under), learned) + "\n")
     print("share answered at the first branch by threshold\n\n" + _by_threshold(under, levels))
 
 
@@ -166,6 +166,8 @@ def _measured_photos(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Names]:
     """Features of every photo under every distortion: at the network's size, at the camera's, and the distortion."""
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise InputError(f"{folder}: no photos in it, expected JPEG or PNG files")
     chosen = [paths[index * len(paths) // samples] for index in range(samples)] if len(paths) > samples else paths
     small, whole = [], []
     for index, path in enumerate(chosen):
@@ -203,7 +205,7 @@ def _answers(
     return answers(exit_names(bundle), logits, labels, temperatures=temperatures, quality=quality, seen=said)
 
 
-def _shares(truth: Names, said: Names, estimator: QualityEstimator) -> str:
+def shares_table(truth: Names, said: Names, estimator: QualityEstimator) -> str:
     """Say for every true class or distortion which share is seen as what, in %."""
     lines = [f"| frames | n | {' | '.join(estimator.classes)} |", f"|---|---|{'---|' * len(estimator.classes)}"]
     for name in dict.fromkeys(truth.tolist()):
@@ -213,7 +215,9 @@ def _shares(truth: Names, said: Names, estimator: QualityEstimator) -> str:
     return "\n".join(lines)
 
 
-def _exits(bundle: Bundle, given: Answers, groups: Names, own: Mapping[str, Mapping[str, float]] | None = None) -> str:
+def exits_table(
+    bundle: Bundle, given: Answers, groups: Names, own: Mapping[str, Mapping[str, float]] | None = None
+) -> str:
     """Say for every group which share each exit answers, of those that come that far, and how often it is right."""
     names = given.exits[:-1]
     head = [f"{name}: p, right" for name in names]

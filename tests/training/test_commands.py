@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from popexd import bundle as bundles
 from popexd.cli.main import main
+from popexd.evaluation.outcomes import exit_logits
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("onnx", reason="needs the extra `train`")
 pytestmark = pytest.mark.train
+
+from popexd.training import checkpoint, data, loop  # noqa: E402 - after the skip
 
 SMALL = ["--backbone", "b-alexnet-tiny", "--samples", "160", "--epochs", "1", "--batch", "32", "--seed", "3"]
 
@@ -26,7 +30,7 @@ def status(*words: object) -> int:
 
 
 def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The two commands of the documentation, small, with --json for machines."""
+    """The two commands of the documentation, small, with --json for machines; every exit is torch's within 1e-4."""
     assert status("train", "--out", tmp_path / "run", *SMALL, "--threads", "1", "--json") == 0
     epochs = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [epoch["epoch"] for epoch in epochs] == [1]
@@ -34,8 +38,12 @@ def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pyt
     options = ["--out", tmp_path / "bundle", "--name", "tiny", "--codec-frames", "4", "--json"]
     assert status("export", tmp_path / "run" / "best.pt", *options) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["fingerprint"] == bundles.load(tmp_path / "bundle").fingerprint
+    bundle = bundles.load(tmp_path / "bundle")
+    assert summary["fingerprint"] == bundle.fingerprint
     assert summary["samples"] == 16
+    images = data.reopen(tmp_path / "run" / "data").split("validation").images
+    net = checkpoint.restore(checkpoint.load(tmp_path / "run" / "best.pt"), tmp_path)
+    np.testing.assert_allclose(exit_logits(bundle, images), loop.evaluate(net, images), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +55,18 @@ def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pyt
         (["--weighting", "random"], "--weighting"),
         (["--samples", "3"], "--samples"),
         (["--resume"], "--resume"),
+        (["--branch", "b1=pool9"], "pool9"),
+        (["--branch", "b1=pool1", "--branches", "2"], "--branches"),
+        (["--side", "100"], "--side"),
+        (["--weights", "1,two"], "--weights"),
+        (["--optimiser", "newton"], "--optimiser"),
+        (["--augmentation", "fog"], "--augmentation"),
+        (["--device", "abacus"], "--device"),
+        (["--distort", "blurred"], "--distort"),
+        (["--data", "torchvision:CIFAR01"], "CIFAR01"),
+        (["--main-epochs", "40"], "--main-epochs"),
+        (["--freeze"], "--freeze"),
+        (["--pretrained"], "--pretrained"),
     ],
 )
 def test_bad_options_of_train_are_one_line_and_leave_nothing(

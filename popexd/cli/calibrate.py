@@ -286,10 +286,20 @@ def _side_form(side: Side) -> dict[str, Any]:
         | {"final": side.bundle.final_temperature},
         "thresholds": side.bundle.thresholds,
         "criteria": {exit_.name: exit_.criterion.name for exit_ in side.bundle.exits},
+        "temperatures_by_quality": _class_temperatures(side.bundle),
         "thresholds_by_quality": {name: dict(own) for name, own in policy.by_quality.items()},
         **shared.as_json(figures(side.answers, policy)),
         "by_quality": {name: shared.as_json(figures(own, policy)) for name, own in by_quality(side.answers).items()},
     }
+
+
+def _class_temperatures(bundle: Bundle) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    for exit_ in bundle.exits:
+        for quality, variant in exit_.by_quality.items():
+            if variant.temperature is not None:
+                found.setdefault(quality, {})[exit_.name] = variant.temperature
+    return found
 
 
 def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: Path) -> None:

@@ -102,9 +102,9 @@ def scaled(bundle: Bundle, said: Said) -> Answers:
 def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Temperatures]:
     """Fit temperatures and thresholds on what the exits said of the frames to fit on; nothing is written.
 
-    With classes that the estimator sees, the general temperatures are those of the clear frames (where these teach
-    nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. Expert
-    branches stay.
+    With classes that the estimator sees, the branches' general temperatures are those of the clear frames (where these
+    teach nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. A
+    global temperature is one for all. Expert branches stay.
 
     Raises:
         Infeasible: the target cannot be reached on all frames together.
@@ -144,7 +144,7 @@ def written(
 def _general_temperatures(said: Said, wanted: Wanted) -> Temperatures:
     found = fit(said.logits, said.label, wanted.method, wanted.samples_of, wanted.target_confidence)
     clear = np.zeros(said.label.size, dtype=bool) if said.seen is None else np.asarray(said.seen == CLEAR)
-    if clear.sum() < LEAST_TO_CALIBRATE:
+    if wanted.method != "per-branch" or clear.sum() < LEAST_TO_CALIBRATE:
         return found
     own = said.only(clear)
     better = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)

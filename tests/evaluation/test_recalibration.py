@@ -155,6 +155,15 @@ def test_the_daemon_s_runner_says_what_the_report_says(tmp_path: Path) -> None:
     assert (taken[words == "clear"] == 0).sum() > (taken[words == "blurred"] == 0).sum()
 
 
+def test_a_global_temperature_is_one() -> None:
+    """For every exit and whatever class a frame is seen in."""
+    fit, _ = halves(seen=True)
+    fresh, _ = recalibrated(BUNDLE, fit, Wanted(method="global"))
+
+    assert len({*(exit_.temperature for exit_ in fresh.exits), fresh.final_temperature}) == 1
+    assert all(own.temperature is None for exit_ in fresh.exits for own in exit_.by_quality.values())
+
+
 @pytest.mark.parametrize("criterion", ["entropy", "normalised-entropy"])
 def test_another_criterion_gets_thresholds_of_its_own(tmp_path: Path, criterion: str) -> None:
     """In its unit; the bundle loads with it and its table has the entropies it needs."""

@@ -30,7 +30,7 @@ def draw(figure: Figure, path: Path) -> None:
         axes.set_axis_off()
     # Neither a date nor random names within: the same data make the same file.
     with mpl.rc_context({"svg.hashsalt": "popexd"}):
-        canvas.savefig(path, dpi=100, metadata=_METADATA.get(path.suffix))
+        canvas.savefig(path, dpi=100 if rows == 1 else 85, metadata=_METADATA.get(path.suffix))
 
 
 _METADATA: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from popexd.errors import InputError
 from popexd.training.backbones import build
@@ -54,7 +56,7 @@ def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:
     return net.eval()
 
 
-def warm_start(net: EarlyExitNet, path: Path, frozen: bool) -> None:
+def warm_start(net: EarlyExitNet, path: Path, classes: Sequence[str], frozen: bool) -> None:
     """Take over the weights of the checkpoint `path` where they fit: branches elsewhere and other classes begin anew.
 
     Raises InputError for another architecture, and where a frozen backbone would have a new head.
@@ -62,12 +64,30 @@ def warm_start(net: EarlyExitNet, path: Path, frozen: bool) -> None:
     content = load(path)
     if content.get("backbone") != net.backbone:
         raise InputError(f"--from: {path}: a {content.get('backbone')} checkpoint, expected {net.backbone}")
-    found, wanted = content["weights"], net.state_dict()
-    fits = {name: tensor for name, tensor in found.items() if name in wanted and wanted[name].shape == tensor.shape}
+    wanted = net.state_dict()
+    other_classes = list(classes) != content.get("classes")
+    fits = {
+        name: tensor
+        for name, tensor in content["weights"].items()
+        if name in wanted and wanted[name].shape == tensor.shape and not (other_classes and name in _heads(net))
+    }
     new = [name for name in wanted if name not in fits and name.startswith("segments.")]
-    last = f"segments.{list(net.segments)[-1]}."
-    if any(not name.startswith(last) for name in new):
-        raise InputError(f"--from: {path}: {new[0]} is of another shape, expected the weights of a {net.backbone}")
+    odd = [name for name in new if name not in _heads(net)]
+    if odd:
+        raise InputError(f"--from: {path}: {odd[0]} is not there or of another shape, expected those of {net.backbone}")
     if new and frozen:
-        raise InputError(f"--freeze: {path} has another number of classes, expected the same for a frozen backbone")
+        raise InputError(f"--freeze: {path} knows other classes, expected the same for a backbone that stays as it is")
     net.load_state_dict({**wanted, **fits})
+
+
+def _heads(net: EarlyExitNet) -> set[str]:
+    """The names of the weights that give logits: each exit's last linear layer."""
+    last = list(net.segments)[-1]
+    parts = [f"segments.{last}.", *(f"branches.{name}." for name in net.branches)]
+    found: set[str] = set()
+    for part in parts:
+        linear = [
+            name for name, module in net.named_modules() if name.startswith(part) and isinstance(module, nn.Linear)
+        ]
+        found |= {f"{linear[-1]}.weight", f"{linear[-1]}.bias"}
+    return found

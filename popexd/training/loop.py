@@ -104,7 +104,7 @@ def _beginning(data: DataSet, recipe: Recipe, start: Path | None, resume: bool) 
             f"{data.folder}: frames of side {data.facts['side']}, expected {net.side} for {recipe.backbone}"
         )
     if start is not None:
-        checkpoint.warm_start(net, start, recipe.freeze)
+        checkpoint.warm_start(net, start, data.classes, recipe.freeze)
     return net
 
 

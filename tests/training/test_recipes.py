@@ -118,13 +118,23 @@ def test_a_start_with_other_classes_begins_with_new_heads(tmp_path: Path, frames
     """All but the layers that give logits is taken over; a frozen backbone cannot have a new head."""
     net = build("b-alexnet-tiny", 5)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    checkpoint.warm_start(net, trained, frozen=False)
+    checkpoint.warm_start(net, trained, "abcde", frozen=False)
     taken = weights_of(trained)
     for name, tensor in net.state_dict().items():
         head = name.startswith("segments.fc8.") or tensor.shape[:1] == (5,)
         torch.testing.assert_close(tensor, before[name] if head else taken[name], rtol=0, atol=0)
-    with pytest.raises(InputError, match="another number of classes"):
-        checkpoint.warm_start(net, trained, frozen=True)
+    with pytest.raises(InputError, match="knows other classes"):
+        checkpoint.warm_start(net, trained, "abcde", frozen=True)
+
+
+def test_a_start_whose_classes_have_other_names_begins_with_new_heads(frames: data.DataSet, trained: Path) -> None:
+    """As many classes, but others: what told the old ones apart would be wrong about each."""
+    net = build("b-alexnet-tiny", 8)
+    before = net.state_dict()["segments.fc8.0.weight"].clone()
+    checkpoint.warm_start(net, trained, [f"other {name}" for name in frames.classes], frozen=False)
+    assert torch.equal(net.state_dict()["segments.fc8.0.weight"], before)
+    checkpoint.warm_start(net, trained, frames.classes, frozen=True)
+    assert torch.equal(net.state_dict()["segments.fc8.0.weight"], weights_of(trained)["segments.fc8.0.weight"])
 
 
 def test_a_start_of_another_architecture_is_one_line_and_leaves_nothing(

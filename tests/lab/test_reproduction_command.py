@@ -139,7 +139,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys: 
     in_the_way.write_text("mine")
     assert run("3", "--format", "none", "--out", in_the_way) == 2
     assert "--out: " in capsys.readouterr().err
-    assert in_the_way.read_text() == "mine (profile.json)"
+    assert in_the_way.read_text() == "mine"
 
     out = tmp_path / "out"
     (out / "figure-3.json").mkdir(parents=True)

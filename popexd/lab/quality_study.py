@@ -11,6 +11,7 @@ import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -22,7 +23,8 @@ from popexd.bundle import INPUT, Bundle, load
 from popexd.errors import InputError, PopexdError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.choosing import reliable_by_quality
-from popexd.evaluation.outcomes import Answers, answers, exit_logits, exit_names
+from popexd.evaluation.outcomes import Answers, exit_logits
+from popexd.evaluation.recalibration import Said, scaled
 from popexd.lab import conveyor
 from popexd.lab.distortions import CLEAR, DISTORTIONS
 from popexd.quality import QualityEstimator, features
@@ -97,25 +99,29 @@ def study_photos(fit: Path, test: Path, side: int, samples: int) -> None:
 def study_exits(bundle: Bundle, samples: int, scenes: int) -> None:
     """Tabulate exits by the class that is seen and under distortion, with one threshold for all and one per class."""
     side = bundle.input.height
-    tuning_images, tuning_labels, tuning_quality = generated(7, samples, side)
-    estimator = quality_fit.fit_frames(tuning_images, tuning_quality).estimator
-    natural = _answers(bundle, estimator, *generated(8, samples, side))
-    print("by the class seen\n\n" + exits_table(bundle, natural, _names(natural)) + "\n")
-    print("by the true class\n\n" + exits_table(bundle, natural, natural.quality) + "\n")
-    images, labels, levels = distorted_scenes(8, scenes, side)
-    under = _answers(bundle, estimator, images, labels, levels)
-    print("clear frames distorted\n\n" + exits_table(bundle, under, levels) + "\n")
-    tuning_images, tuning_labels, tuning_levels = distorted_scenes(7, scenes, side)
-    learned = quality_fit.fit_frames(tuning_images, np.array([_class_of(name) for name in tuning_levels])).estimator
-    tuning = _answers(bundle, learned, tuning_images, tuning_labels, tuning_levels)
-    under = _answers(bundle, learned, images, labels, levels)
+    estimator = bundle.quality
+    if estimator is None:
+        images, _, truth = generated(7, samples, side)
+        estimator = quality_fit.fit_frames(images, truth).estimator
+    natural = _said_of(bundle, estimator, *generated(8, samples, side))
+    alike = _answers(bundle, natural)
+    print("by the class seen\n\n" + exits_table(bundle, alike, _names(alike)) + "\n")
+    print("by the true class\n\n" + exits_table(bundle, alike, natural.quality) + "\n")
+    own = {name: {each.name: each.threshold_for(name) for each in bundle.exits} for name in bundle.quality_names}
+    apart = scaled(bundle, natural)
+    print("by the class seen, as shipped\n\n" + exits_table(bundle, apart, _names(apart), own) + "\n")
+    images, labels, levels = distorted_scenes(7, scenes, side)
+    learned = quality_fit.fit_frames(images, np.array([_class_of(name) for name in levels])).estimator
+    tuning = _answers(bundle, _said_of(bundle, learned, images, labels, levels))
+    under = _answers(bundle, _said_of(bundle, learned, *distorted_scenes(8, scenes, side)))
+    print("clear frames distorted\n\n" + exits_table(bundle, under, under.quality) + "\n")
     own = reliable_by_quality(tuning, bundle.thresholds, criteria=bundle.criteria)
     print("with thresholds of their own for the classes seen, chosen on other scenes")
     for quality, thresholds in own.items():
         print(f"- {quality}: {', '.join(f'{name} {level:.3f}' for name, level in thresholds.items())}")
-    print("\n" + exits_table(bundle, under, levels, own) + "\n")
-    print("which class is seen\n\n" + shares_table(levels, _names(under), learned) + "\n")
-    print("share answered at the first branch by threshold\n\n" + _by_threshold(under, levels))
+    print("\n" + exits_table(bundle, under, under.quality, own) + "\n")
+    print("which class is seen\n\n" + shares_table(under.quality, _names(under), learned) + "\n")
+    print("share answered at the first branch by threshold\n\n" + _by_threshold(under, under.quality))
 
 
 def study_time() -> None:
@@ -196,13 +202,15 @@ def _balanced(fitted: quality_fit.Fitted) -> float:
     return float(np.mean(fitted.confusion.diagonal() / fitted.confusion.sum(axis=1)))
 
 
-def _answers(
+def _said_of(
     bundle: Bundle, estimator: QualityEstimator, images: Pixels, labels: npt.NDArray[np.intp], quality: Names
-) -> Answers:
-    temperatures = [*(exit_.temperature for exit_ in bundle.exits), bundle.final_temperature]
-    logits = exit_logits(bundle, images, threads=1)
-    said = quality_fit.seen(estimator, images)
-    return answers(exit_names(bundle), logits, labels, temperatures=temperatures, quality=quality, seen=said)
+) -> Said:
+    return Said(exit_logits(bundle, images, threads=1), labels, quality, quality_fit.seen(estimator, images))
+
+
+def _answers(bundle: Bundle, said: Said) -> Answers:
+    """Take the answers at the temperatures for all frames, whatever class is seen."""
+    return replace(scaled(bundle, replace(said, seen=None)), seen=said.seen)
 
 
 def shares_table(truth: Names, said: Names, estimator: QualityEstimator) -> str:

@@ -147,8 +147,7 @@ class Planner:
         self._graphs = self._by_quality(known.profiles, now)
         self._local, self.infeasible = None, None
         chosen = self._all_chosen(known, urgent, forced, now)
-        fixed = not urgent and not forced and self._dwells(now)
-        found = self._decision(chosen, known, reason, now, self.looks if fixed else None)
+        found = self._decision(chosen, known, reason, now, self._looks(chosen, urgent, forced, now))
         found = replace(found, solve_seconds=self._timer() - started)
         current = self.decision
         if current is not None and current.plans == found.plans:
@@ -238,28 +237,29 @@ class Planner:
             return found
         return found if urgent and worth(current.value - slot.told, slot.told, settings.objective) else current
 
-    def _decision(
-        self,
-        chosen: Mapping[str | None, Candidate],
-        known: Known,
-        reason: str,
-        now: float,
-        looks: bool | None,
-    ) -> Decision:
-        """Put together what is chosen; `looks`: whether classes have plans of their own, None: if it is worth it."""
-        whole = chosen[ANY]
-        shares = self.qualities.shares(now)
-        by_quality: dict[str, Choice] = {}
-        prediction = whole.prediction
+    def _looks(self, chosen: Mapping[str | None, Candidate], urgent: bool, forced: bool, now: float) -> bool:
+        """Whether a plan per class, for which every frame is decoded first, is to be in force and not one for all."""
+        if len(chosen) == 1 or (not urgent and not forced and self.decision is not None and self._dwells(now)):
+            return self.looks
+        objective, blind = self.settings.objective, chosen[ANY].value
+        loss = mixture(list(self._looked(chosen, now).values())).value(objective) - blind
+        if self.looks and not forced:
+            return not worth(loss, blind, objective)
+        return loss <= _ROUNDING * abs(blind)
+
+    def _looked(self, chosen: Mapping[str | None, Candidate], now: float) -> dict[str, tuple[float, Prediction]]:
+        """Return share and expectation by class, decoding included."""
         opening = self.corrections.decode_seconds(self.profiled, now)
         joules = self.profiled.power.joules(opening, 0.0)
-        looked = {name: chosen[name].prediction.later(opening, joules) for name in shares}
-        if looked:
-            together = mixture([(shares[name], each) for name, each in looked.items()])
-            if self._worth_looking(together, prediction) if looks is None else looks:
-                prediction = together
-                by_quality = {name: self._choice(name, chosen[name], each) for name, each in looked.items()}
-        told = self._choice(ANY, whole, prediction)
+        shares = self.qualities.shares(now)
+        return {name: (share, chosen[name].prediction.later(opening, joules)) for name, share in shares.items()}
+
+    def _decision(
+        self, chosen: Mapping[str | None, Candidate], known: Known, reason: str, now: float, looks: bool
+    ) -> Decision:
+        whole = chosen[ANY]
+        looked = self._looked(chosen, now) if looks else {}
+        told = self._choice(ANY, whole, mixture(list(looked.values())) if looked else whole.prediction)
         return Decision(
             plan=told.plan,
             form=told.form,
@@ -272,21 +272,13 @@ class Planner:
             alternatives=tuple(alternatives(whole.problem)),
             network={} if known.uplink is None else {"device": known.uplink},
             solve_seconds=0.0,
-            by_quality=by_quality,
-            shares=shares if by_quality else {},
+            by_quality={name: self._choice(name, chosen[name], expected) for name, (_, expected) in looked.items()},
+            shares={name: share for name, (share, _) in looked.items()},
         )
 
     def _choice(self, name: str | None, candidate: Candidate, prediction: Prediction) -> Choice:
         form = plan_to_json(candidate.plan, self._graphs[name], candidate.problem.network)
         return Choice(candidate.plan, form, prediction)
-
-    def _worth_looking(self, looked: Prediction, blind: Prediction) -> bool:
-        """Whether a plan per class, for which every frame is decoded first, beats one plan for all."""
-        objective = self.settings.objective
-        loss = looked.value(objective) - blind.value(objective)
-        if self.looks:
-            return not worth(loss, blind.value(objective), objective)
-        return loss <= _ROUNDING * abs(blind.value(objective))
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:

@@ -260,3 +260,13 @@ def test_a_replan_that_changes_nothing_solves_for_one_class_at_a_time(monkeypatc
     solved.clear()
     bench.worker("w1", online=False)
     assert solved == [SAMPLES, SAMPLES // 2, SAMPLES // 2]
+
+
+def test_who_asks_for_another_mode_gets_it_without_a_look() -> None:
+    """Looking was free while the device did everything; when it is not, the margin for changes does not keep it."""
+    bench = Bench(told_apart(EASY | {CLEAR: 0.1})).connected().measured(200e6, 0.001)
+    bench.asked("set", mode="device")
+    assert bench.decision.by_quality
+    bench.asked("set", mode="cloud")
+    assert bench.decision.by_quality == {}
+    assert bench.decision.cut == "input"

@@ -28,6 +28,7 @@ from popexd.training.loop import evaluate
 from popexd.training.sources import GENERATED
 
 TOLERANCE = 1e-4
+"""Of logits up to 10; beyond, a hundred-thousandth of the largest: torch's own float32 is no nearer to the truth."""
 PIXELS = {"channels": 3, "dtype": "uint8", "layout": "NHWC"}
 
 Progress = Callable[[str], None]
@@ -236,12 +237,13 @@ def _compare(trained: _Trained, draft: Bundle, validation: Split, frames: int = 
     images: npt.NDArray[np.uint8] = np.array(validation.images[:frames])
     largest = 0.0
     for quality, net in {CLEAR: trained.net, **trained.experts}.items():
-        found = exit_logits(draft, images, seen=[quality] * len(images), threads=1)
-        for name, difference in zip(net.exits, np.abs(found - evaluate(net, images)).max(axis=(1, 2)), strict=True):
-            largest = max(largest, float(difference))
-            if not difference <= TOLERANCE:
+        found, expected = exit_logits(draft, images, seen=[quality] * len(images), threads=1), evaluate(net, images)
+        for name, own, other in zip(net.exits, found, expected, strict=True):
+            difference, allowed = float(np.abs(own - other).max()), TOLERANCE * max(1, float(np.abs(other).max()) / 10)
+            largest = max(largest, difference)
+            if not difference <= allowed:
                 raise InputError(
-                    f"export: exit {name} differs by {difference:.2g} from torch, expected at most {TOLERANCE:g}"
+                    f"export: exit {name} differs by {difference:.2g} from torch, expected at most {allowed:.2g}"
                 )
     return largest
 

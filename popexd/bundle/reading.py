@@ -35,6 +35,7 @@ SCHEMA = "popexd/bundle/1"
 DEFAULT_FOLDER = Path(__file__).parent.parent / "bundles" / "default"
 
 _MAX_JSON_BYTES = 16_000_000
+_LARGEST = 1e300
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DTYPES = ("float32", "float16", "uint8", "int64")
 
@@ -271,7 +272,8 @@ class _Reader:
 
     def number(self, entry: Mapping[str, Any], key: str, where: str) -> float:
         number = entry.get(key)
-        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        # Compared, not converted: JSON knows whole numbers that no float can hold.
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < _LARGEST:
             raise self.wrong(f"{where}{key}", "expected a finite number", number)
         return float(number)
 

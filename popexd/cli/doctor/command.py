@@ -32,7 +32,8 @@ def doctor(
 ) -> int:
     """Examine this machine, the configuration and the broker; exit status 1 if something does not work.
 
-    Permissions are those of whoever runs it: for a service, `sudo -u popexd popexd doctor --config …`.
+    Permissions are those of whoever runs it: for a service, `sudo -u popexd popexd doctor --config …`; where its
+    secrets are systemd's credentials, `sudo popexd doctor --config …`, for only root may read those.
     """
     findings: list[Finding] = []
     console = Console(highlight=False, soft_wrap=True)
@@ -55,6 +56,8 @@ def examination(path: Path | None, override: dict[str, str | int | None]) -> Ite
     yield finding
     if config is None:
         return
+    config, said = files.credentials(config, path)
+    yield from said
     yield machine.disk(config.runtime.cache_folder)
     yield files.cache(config.runtime.cache_folder)
     bundles, findings = files.models(config)

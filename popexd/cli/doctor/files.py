@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from popexd import bundle as bundles
@@ -17,6 +17,10 @@ from . import certificates
 from .findings import Finding, fail, ok, warn
 
 Config = AgentConfig | WorkerConfig
+
+CREDENTIALS = Path("/etc/credstore")
+"""Where systemd finds what the units load, for root alone."""
+_PARTS = ("password", "ca", "cert", "key")
 
 
 def configuration(path: Path | None) -> tuple[Config | None, Finding]:
@@ -42,6 +46,34 @@ def _kind(path: Path | None) -> str:
     except (OSError, ValueError, RecursionError):
         return "agent"  # its reader says what is wrong
     return "worker" if "worker" in tables else "agent"
+
+
+def credentials(config: Config, path: Path | None) -> tuple[Config, list[Finding]]:
+    """Add what systemd would hand to the unit that runs with this file, as far as we may read it."""
+    if path is None or "CREDENTIALS_DIRECTORY" in os.environ:  # in the unit they have been found already
+        return config, []
+    found: dict[str, Broker] = {}
+    names: list[str] = []
+    for name in ("mqtt", "uplink"):
+        broker = getattr(config, name, None)
+        if broker is None:
+            continue
+        files = {f"{part}_file": CREDENTIALS / f"popexd-{path.stem}.{name}_{part}" for part in _PARTS}
+        loaded = {key: file for key, file in files.items() if getattr(broker, key) is None and os.access(file, os.R_OK)}
+        found[name] = broker.model_copy(update=loaded)
+        names += [file.name for file in loaded.values()]
+    if names:
+        said = [ok("credentials", f"{CREDENTIALS}: {', '.join(names)}")]
+    elif CREDENTIALS.exists() and not os.access(CREDENTIALS, os.R_OK | os.X_OK) and _lacks_a_password(found.values()):
+        what = f"{CREDENTIALS} is closed to {_who()}: the unit may have a password there"
+        said = [warn("credentials", what, f"sudo popexd doctor --config {path}")]
+    else:
+        said = []
+    return config.model_copy(update=dict(found)), said
+
+
+def _lacks_a_password(brokers: Iterable[Broker]) -> bool:
+    return any(broker.username is not None and broker.password_file is None for broker in brokers)
 
 
 def secrets(name: str, broker: Broker) -> Iterator[Finding]:

@@ -72,7 +72,7 @@ def folder(place: Path, samples: int | None, seed: int, side: int, distort: str 
     if "train" in parts and len(parts) > 1:
         classes, items = _given_splits(parts, seed)
     else:
-        root = parts.get("train", place) if len(parts) == len(list(place.iterdir())) else place
+        root = parts.get("train", place) if {*parts} == {*_folders(place)} else place
         classes = class_folders(root)
         items = split(shuffled(images_of(root, classes, LEAST_PER_CLASS), seed))
     items = limited(items, samples)
@@ -130,9 +130,13 @@ def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
 
 def class_folders(root: Path) -> tuple[str, ...]:
     """The names of the folders in a folder. Raises InputError for fewer than two or more than a byte can number."""
-    classes = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
+    classes = _folders(root)
     check_classes(str(root), len(classes), "class folders")
     return classes
+
+
+def _folders(root: Path) -> tuple[str, ...]:
+    return tuple(sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")))
 
 
 def check_classes(where: str, count: int, what: str = "classes") -> None:
@@ -161,7 +165,7 @@ def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...]
     for name in ("val", "test"):
         if name not in parts:
             continue
-        unknown = {entry.name for entry in parts[name].iterdir() if entry.is_dir()} - {*classes}
+        unknown = {*_folders(parts[name])} - {*classes}
         if unknown:
             raise InputError(f"{parts[name]}: class {min(unknown)!r} is not in {parts['train']}, expected the same")
         there = [each for each in classes if (parts[name] / each).is_dir()]

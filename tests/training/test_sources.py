@@ -53,6 +53,7 @@ def test_val_tunes_where_test_validates(tmp_path: Path) -> None:
     for name, tone in (("dark", 60), ("light", 190)):
         photos(tmp_path / "own" / "train" / name, 20, tone)
     photos(tmp_path / "own" / "val" / "light", 5, 190)
+    (tmp_path / "own" / "test" / ".thumbnails").mkdir(parents=True)
     photos(tmp_path / "own" / "test" / "dark", 7, 60)
     found = prepare(tmp_path)
     assert sizes(found) == [40, 5, 7]

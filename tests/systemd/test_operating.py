@@ -1,14 +1,18 @@
-"""docs/operating.md takes a newcomer from a bare board to two machines: its commands are run here as they stand."""
+"""docs/operating.md takes a newcomer from a bare board to two machines, docs/security.md to accounts.
+
+Their commands are run here as they stand.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
 import pytest
 
 from .container import until
-from .machine import AGENT, ROOT, WHEELS, Machine
+from .machine import AGENT, ROOT, WHEELS, WORKER, Machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,3 +54,51 @@ def test_every_command_of_the_tutorial_works(bare: Machine) -> None:
     assert '"port": 8883' in checked
     until(lambda: machine.logged(AGENT, "worker.found"), "the worker on the far side of the certificates")
     assert machine.logged(AGENT, "worker.found")[-1]["POPEXD_WORKER"] == "w1"
+
+
+def test_every_command_of_the_security_page_works(machine: Machine) -> None:
+    """The block in its order, a bundle unpacked, then every command that is named in a line or a table."""
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    *setting_up, run = block.strip().splitlines()
+    assert run.startswith("popexd broker run ")
+    named = re.findall(r"`(popexd [a-z]+ [^`]*(?:NAME|FILE|FOLDER|server|list))`", text)
+    assert {line.split()[1] for line in named} == {"broker", "doctor"}
+    assert len(named) >= 6
+    unpack = re.findall(r"`(tar [^`]*)`", text)
+    assert unpack
+
+    machine.sh(f"systemctl stop {AGENT} {WORKER} mosquitto; rm -rf /var/lib/popexd-broker /root/bundles")
+    machine.sh("mkdir /root/bundles; grep -q broker.example /etc/hosts || echo 127.0.0.1 broker.example >>/etc/hosts")
+    for line in setting_up:
+        assert "Traceback" not in machine.sh(f"cd /root/bundles; {line} 2>&1")
+    machine.sh(f"systemd-run --unit=by-hand --service-type=exec {run.replace('popexd', '/opt/popexd/bin/popexd', 1)}")
+    try:
+        for line in unpack:
+            machine.sh(f"cd /root/bundles; {line}")
+        until(lambda: "certificate" in machine.sh(_filled("popexd doctor --config FILE"), check=False), "the broker")
+        examined = machine.sh(_filled("popexd doctor --config FILE --json"), check=False)
+        assert {"check": "broker", "level": "ok"}.items() <= _finding(examined, "broker").items()
+        # What takes somebody's rights comes last.
+        for line in sorted(named, key=lambda line: "revoke" in line):
+            if "doctor" not in line:
+                assert "Traceback" not in machine.sh(f"{_filled(line)} 2>&1")
+        assert (
+            _finding(machine.sh(_filled("popexd doctor --config FILE --json"), check=False), "broker")["level"]
+            == "fail"
+        )
+    finally:
+        machine.sh("systemctl stop by-hand; rm -rf /var/lib/popexd-broker /etc/popexd/pi; systemctl start mosquitto")
+
+
+def _filled(line: str) -> str:
+    """A command for what was set up."""
+    places = {"FILE": "/etc/popexd/pi/popexd.toml", "FOLDER": "/var/lib/popexd-broker", "NAME": "pi"}
+    for word, value in places.items():
+        line = re.sub(rf"\b{word}\b", value, line)
+    return line
+
+
+def _finding(said: str, check: str) -> dict[str, str]:
+    findings: list[dict[str, str]] = json.loads(said.strip().splitlines()[-1])["findings"]
+    return next(each for each in findings if each["check"] == check)

@@ -49,6 +49,10 @@ TargetTime = Annotated[
 Plot = Annotated[Path | None, typer.Option(help="draw reliability diagrams into this file (extra: plot)")]
 
 
+WORSE = 0.005
+"""A loss of accuracy, on frames not fitted on, from which the command says so."""
+
+
 @dataclass(frozen=True)
 class Side:
     """A bundle and what its exits say of the photos to report on, before or after calibration."""
@@ -318,6 +322,8 @@ def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: P
         f"{shared.of_two(then.device_share, now.device_share)}, right there: "
         f"{shared.of_two(then.device_accuracy, now.device_accuracy)}"
     )
+    if now.accuracy < then.accuracy - WORSE:
+        print("fewer answers are right than before: fit on more photos, or keep the old bundle")
     part = "the test photos" if parts.own else "the other half"
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")
     for name, levels in of_bundle(after.bundle).by_quality.items():

@@ -357,5 +357,6 @@ def kind_of(effect: ev.Run | ev.Ship | ev.Answer | ev.Forget) -> str:
         case ev.Ship():
             return f"ship {effect.tier.label} {'+'.join(effect.route[0].segments)}"
         case ev.Answer():
-            return f"answer {effect.exit} {effect.tier.label}"
+            seen = f" {effect.quality}" if effect.quality is not None else ""
+            return f"answer {effect.exit}{seen} {effect.tier.label}"
     return "forget"

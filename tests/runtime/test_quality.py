@@ -22,13 +22,14 @@ DEFAULT = bundles.load()
 PLAIN, EXPERT = "b1", "segments/b1.blurred.onnx"
 
 
-def rewritten(folder: Path, **exits: dict[str, Any]) -> Bundle:
+def rewritten(folder: Path, table: bytes | None = None, **exits: dict[str, Any]) -> Bundle:
     """The default bundle with changes to its exits, and b1's file once more as an expert."""
     facts = json.loads((DEFAULT.folder / "bundle.json").read_text(encoding="utf-8"))
     for entry in facts["exits"]:
         entry.update(exits.get(entry["name"], {}))
     names = [entry["file"] for entry in (*facts["segments"], *facts["exits"])]
     files = {name: (DEFAULT.folder / name).read_bytes() for name in (*names, "validation.npz")}
+    files["validation.npz"] = table or files["validation.npz"]
     b1 = next(entry["file"] for entry in facts["exits"] if entry["name"] == PLAIN)
     return bundles.write(folder, facts, {**files, EXPERT: files[b1]})
 
@@ -97,8 +98,12 @@ def test_a_branch_that_goes_by_entropy_is_certain_by_its_entropy(tmp_path: Path,
 
 def test_a_branch_by_entropy_needs_entropies_in_the_table(tmp_path: Path) -> None:
     """Planning would have nothing to count."""
+    with np.load(DEFAULT.folder / "validation.npz") as arrays:
+        np.savez(tmp_path / "without.npz", **{name: arrays[name] for name in arrays.files if name != "entropy"})
+    without = (tmp_path / "without.npz").read_bytes()
     with pytest.raises(BundleError, match="entropy: missing"):
-        rewritten(tmp_path / "bundle", b1={"criterion": "entropy", "threshold": 0.5})
+        rewritten(tmp_path / "bundle", without, b1={"criterion": "entropy", "threshold": 0.5})
+    assert rewritten(tmp_path / "bundle", without).validation.entropy is None
 
 
 @pytest.mark.parametrize(

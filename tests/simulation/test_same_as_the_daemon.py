@@ -121,10 +121,11 @@ def simulated(daemon: Daemon, mode: str, spoil: Callable[[Workers], None] = lamb
     world.schedule(3.0)
     world.clock.run(5.0)
     assert world.decision is not None
-    assert (world.decision.plan.tiers, world.decision.form["codec"]) == (made.plan.tiers, made.form["codec"])
-    assert {n for n, c in world.decision.plan.exits.items() if c.runs} == {
-        n for n, c in made.plan.exits.items() if c.runs
-    }
+    assert world.decision.by_quality.keys() == made.by_quality.keys()
+    for quality in (None, *made.by_quality):
+        here, there = world.decision.of(quality), made.of(quality)
+        assert (here.plan.tiers, here.form["codec"]) == (there.plan.tiers, there.form["codec"])
+        assert {n for n, c in here.plan.exits.items() if c.runs} == {n for n, c in there.plan.exits.items() if c.runs}
     spoil(world.workers)
     for _ in range(40 * FRAMES):
         world.frame("c")
@@ -143,7 +144,7 @@ def by_answer(orders: dict[int, list[str]]) -> Sequences:
 
 @pytest.mark.parametrize("mode", ["cloud", "device"])
 def test_a_frame_goes_the_same_way_in_both(cache: Path, mode: str) -> None:
-    """For each exit that a frame can leave at there is one sequence of orders, and it is the same one."""
+    """For each exit that a frame of a class can leave at there is one sequence of orders, and it is the same one."""
     with Daemon(cache, mode) as daemon:
         daemon.wait_for_a_plan(mode)
         daemon.see(FRAMES)

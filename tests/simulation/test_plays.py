@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from popexd.coordinator import events as ev
-from popexd.coordinator.choosing import Known
+from popexd.coordinator.choosing import Known, best
 from popexd.coordinator.corrections import Corrections
 from popexd.coordinator.flow import Flow
 from popexd.coordinator.frames import Frame
@@ -151,13 +151,13 @@ def never_lost(original: Any, world: World, event: ev.WorkerChanged, now: float)
 
 def wavers(patch: pytest.MonkeyPatch) -> None:
     """Every second look finds the uplink not worth it, and every look is followed at once."""
-    original, looks = Planner._best, itertools.count()
+    looks = itertools.count()
 
-    def best(planner: Planner, graph: Any, known: Known) -> Any:
-        return original(planner, graph, known if next(looks) % 2 else Known())
+    def unsteady(graph: Any, known: Known, settings: Any) -> Any:
+        return best(graph, known if next(looks) % 2 else Known(), settings)
 
-    patch.setattr(Planner, "_best", best)
-    patch.setattr(Planner, "_settled", lambda planner, plan, best, *rest: best)
+    patch.setattr("popexd.coordinator.planning.best", unsteady)
+    patch.setattr(Planner, "_settled", lambda planner, slot, found, *rest: found)
 
 
 def wrong_price(original: Any, corrections: Corrections, graph: Any, now: float) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from popexd import bundle as bundles
 from popexd.bundle import Bundle, ExitVariant
+from popexd.bundle.reading import listed_files
 from popexd.criteria import softmax
 from popexd.errors import BundleError, Infeasible
 from popexd.evaluation.calibration import temperature
@@ -153,6 +155,40 @@ def test_the_daemon_s_runner_says_what_the_report_says(tmp_path: Path) -> None:
         assert runner.classify("final", end["fc8"]).confidence == pytest.approx(found.confidence[-1, sample], abs=1e-9)
     runner.close()
     assert (taken[words == "clear"] == 0).sum() > (taken[words == "blurred"] == 0).sum()
+
+
+def test_an_expert_branch_is_asked_calibrated_and_kept(tmp_path: Path) -> None:
+    """Its logits are those of the class it is for; its temperature is learned from them; its file stays."""
+    onnx = pytest.importorskip("onnx", reason="needs the extra `train`")
+    b1 = BUNDLE.exits[0]
+    model = onnx.load(b1.file)
+    bias = next(each for each in model.graph.initializer if list(each.dims) == [8])
+    moved = onnx.numpy_helper.to_array(bias) + np.linspace(-1, 1, 8, dtype=np.float32)
+    bias.CopyFrom(onnx.numpy_helper.from_array(moved, bias.name))
+    facts = json.loads((BUNDLE.folder / "bundle.json").read_text())
+    facts["exits"][0]["by_quality"] = {"blurred": {"file": "segments/b1.blurred.onnx", "threshold": 0.8}}
+    files = {name: (BUNDLE.folder / name).read_bytes() for name in listed_files(BUNDLE.facts)}
+    expert = bundles.write(tmp_path / "expert", facts, files | {"segments/b1.blurred.onnx": model.SerializeToString()})
+
+    scenes = [conveyor.scene(index, 8) for index in range(8)]
+    side = BUNDLE.input.height
+    images = [load_image(scene.jpeg(), side, side)[0] for scene in scenes]
+    words = np.array(["clear", "blurred"] * 4)
+    plain, asked = (exit_logits(expert, images, seen=seen, threads=1) for seen in (None, words.tolist()))
+    np.testing.assert_array_equal(asked[:, words == "clear"], plain[:, words == "clear"])
+    difference = asked[0, words == "blurred"] - plain[0, words == "blurred"]
+    np.testing.assert_allclose(difference, np.tile(np.linspace(-1, 1, 8), (4, 1)), atol=1e-4)
+    np.testing.assert_array_equal(asked[1:], plain[1:])
+
+    many = np.tile(np.arange(8), 30)
+    said = Said(asked[:, many], (np.arange(240) * 7 % 8), words[many], words[many])
+    fresh, _ = recalibrated(expert, said, Wanted())
+    new, _ = written(tmp_path / "new", fresh, said, method={}, source=expert)
+    own = new.exits[0].by_quality["blurred"]
+    assert own.file is not None
+    assert own.file.read_bytes() == model.SerializeToString()
+    blurred = said.only(said.quality == "blurred")
+    assert own.temperature == pytest.approx(temperature(blurred.logits[0], blurred.label), abs=1e-4)
 
 
 def test_a_global_temperature_is_one() -> None:

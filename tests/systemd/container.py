@@ -58,9 +58,13 @@ def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
 
 
 class Container:
-    """Between `start` and `stop` a machine of its own: processes, network, and every change to its files."""
+    """Between `start` and `stop` a machine of its own: processes, network, and every change to its files.
 
-    def __init__(self, folder: Path) -> None:
+    `system` is the root of the installed system that it is a view of: this machine's, or another's.
+    """
+
+    def __init__(self, folder: Path, system: Path = Path("/")) -> None:
+        self._system = system
         self._layers = folder / "layers"
         self.root = folder / "root"
         self._log = folder / "console.log"
@@ -78,7 +82,7 @@ class Container:
         _mount("-t", "tmpfs", "-o", "size=3g,mode=755", "tmpfs", str(self._layers))
         for name in ("upper", "work"):
             (self._layers / name).mkdir()
-        layers = f"lowerdir=/,upperdir={self._layers}/upper,workdir={self._layers}/work"
+        layers = f"lowerdir={self._system},upperdir={self._layers}/upper,workdir={self._layers}/work"
         _mount("-t", "overlay", "overlay", "-o", layers, str(self.root))
         self._tidy()
         self.write("/etc/hostname", f"{hostname}\n")
@@ -89,7 +93,7 @@ class Container:
             shutil.rmtree(self.root / name, ignore_errors=True)
             with suppress(OSError):
                 (self.root / name).unlink()
-        (self.root / "etc/mosquitto/conf.d").mkdir(parents=True)
+        (self.root / "etc/mosquitto/conf.d").mkdir(parents=True, exist_ok=True)
         system = self.root / "etc/systemd/system"
         for link in [*system.glob("*.wants/*"), *system.glob("popexd-*")]:
             if "mosquitto" not in link.name and not link.is_dir():

@@ -184,6 +184,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path: Path) -> None:
         ({"segments": facts()["segments"][:1]}, "logits"),
         ({"exits": [facts()["exits"][0] | {"after": "s9"}]}, r"exits\[0\]\.after"),
         ({"exits": [facts()["exits"][0] | {"temperature": 0}]}, r"exits\[0\]\.temperature"),
+        ({"exits": [facts()["exits"][0] | {"temperature": 10**400}]}, r"exits\[0\]\.temperature"),
         ({"exits": [facts()["exits"][0] | {"criterion": "luck"}]}, r"exits\[0\]\.criterion"),
         ({"codecs": {"s9": {}}}, r"codecs\.s9"),
         ({"codecs": {"s1": {"q8": {"bytes": 4, "accuracy": 2, "agreement": 1}}}}, r"codecs\.s1\.q8"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -17,6 +20,7 @@ from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.cli.main import main
 from popexd.protocol.messages import AgentState, EventPayload, ResultPayload, ResultSeconds
 from popexd.protocol.topics import DeviceTopics
+from tests.broker.site import Site
 
 TOPICS = DeviceTopics("site", "bench")
 
@@ -126,3 +130,43 @@ def agent(broker: Broker) -> Iterator[AnsweringAgent]:
     running = AnsweringAgent(broker)
     yield running
     running.stop()
+
+
+class Examination:
+    """What doctor printed with --json."""
+
+    def __init__(self, text: str, status: int) -> None:
+        self.status = status
+        said = json.loads(text.splitlines()[-1])  # the broker of this process may have logged before
+        self.findings: list[dict[str, str]] = said["findings"]
+        self.level: str = said["status"]
+
+    def of(self, check: str) -> list[dict[str, str]]:
+        """Every finding of one check."""
+        return [each for each in self.findings if each["check"] == check]
+
+    def the(self, check: str) -> dict[str, str]:
+        """The only finding of a check."""
+        (found,) = self.of(check)
+        return found
+
+
+@pytest.fixture
+def examine(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Runs it with these words; measurements would go to a folder of the test's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("POPEXD_MQTT__DEVICE", "pi")
+
+    def examination(*words: object) -> Examination:
+        status = run("doctor", *words, "--json")
+        return Examination(capsys.readouterr().out, status)
+
+    return examination
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A broker with TLS and accounts."""
+    made = Site(tmp_path_factory.mktemp("broker"))
+    with made.running():
+        yield made

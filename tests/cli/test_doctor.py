@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from broker.config import BrokerSettings
 from broker.process import Broker, find_mosquitto, free_port
 from popexd import bundle as bundles
 from popexd.bus.mqtt import MqttBus, MqttSettings
-from popexd.cli.doctor import files, machine
+from popexd.cli.doctor import machine
 from popexd.cli.doctor.findings import Level
 from popexd.protocol.messages import AgentState, DecisionPayload, PredictedFigures, WorkerState
 from popexd.protocol.topics import DeviceTopics
@@ -35,38 +34,6 @@ class Usage(NamedTuple):
     """What of shutil.disk_usage counts."""
 
     free: int
-
-
-class Examination:
-    """What doctor printed with --json."""
-
-    def __init__(self, text: str, status: int) -> None:
-        self.status = status
-        said = json.loads(text.splitlines()[-1])  # the broker of this process may have logged before
-        self.findings: list[dict[str, str]] = said["findings"]
-        self.level: str = said["status"]
-
-    def of(self, check: str) -> list[dict[str, str]]:
-        """Every finding of one check."""
-        return [each for each in self.findings if each["check"] == check]
-
-    def the(self, check: str) -> dict[str, str]:
-        """The only finding of a check."""
-        (found,) = self.of(check)
-        return found
-
-
-@pytest.fixture
-def examine(run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Runs it with these words; measurements would go to a folder of the test's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("POPEXD_MQTT__DEVICE", "pi")
-
-    def examination(*words: object) -> Examination:
-        status = run("doctor", *words, "--json")
-        return Examination(capsys.readouterr().out, status)
-
-    return examination
 
 
 @contextmanager
@@ -181,14 +148,6 @@ def test_a_frame_larger_than_the_brokers_limit_is_a_warning(examine: Any) -> Non
 
     assert found.the("packet limit")["level"] == "warn"
     assert "limits.frame_bytes" in found.the("packet limit")["do"]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A broker with TLS and accounts."""
-    made = Site(tmp_path_factory.mktemp("broker"))
-    with made.running():
-        yield made
 
 
 def configured(site: Site, name: str, tmp_path: Path, *changes: tuple[str, str]) -> Path:
@@ -366,42 +325,3 @@ def test_little_memory_and_a_full_disk_are_told(tmp_path: Path, monkeypatch: pyt
     for free, level in ((1_000_000, Level.FAIL), (100_000_000, Level.WARN), (10**10, Level.OK)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: Usage(free))
         assert machine.disk(tmp_path).level is level
-
-
-def test_what_systemd_hands_to_the_unit_is_found_outside_it(
-    examine: Any, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The agent's password, authority, certificate and key from the credential store, for who may read it."""
-    home, store = site.folder.path / "clients" / "pi", tmp_path / "credstore"
-    store.mkdir(mode=0o700)
-    monkeypatch.setattr(files, "CREDENTIALS", store)
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    given = {
-        "password": home / "password",
-        "ca": site.folder.path / "authority.pem",
-        "cert": home / "certificate.pem",
-        "key": home / "key.pem",
-    }
-    for part, path in given.items():
-        (store / f"popexd-agent.mqtt_{part}").write_bytes(path.read_bytes())
-        (store / f"popexd-agent.mqtt_{part}").chmod(0o600)
-    config = tmp_path / "agent.toml"
-    config.write_text(f'[mqtt]\nhost = "localhost"\nport = {site.port}\nusername = "pi"\ndevice = "pi"\n')
-    config.chmod(0o600)
-    found = examine("--config", config)
-    assert all(name in found.the("credentials")["says"] for name in ("mqtt_password", "mqtt_ca", "mqtt_key"))
-    assert found.the("broker")["level"] == "ok"
-
-    (store / "popexd-agent.mqtt_password").unlink()
-    assert examine("--config", config).the("broker")["level"] == "fail"
-
-
-def test_a_store_that_is_closed_to_us_is_told(examine: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An account without a password, as whoever may not look: who may, stands beside it."""
-    monkeypatch.setattr(files, "CREDENTIALS", tmp_path)
-    monkeypatch.setattr(files.os, "access", lambda path, mode: Path(path) != tmp_path and path.exists())
-    config = tmp_path / "agent.toml"
-    config.write_text(f'[mqtt]\nport = {free_port()}\nusername = "pi"\n')
-    told = examine("--config", config).the("credentials")
-    assert told["level"] == "warn"
-    assert told["do"] == f"sudo popexd doctor --config {config}"

@@ -105,7 +105,7 @@ def calibrate(
     if as_json:
         print(json.dumps(_form(before, after, facts, out), indent=2))
     else:
-        _show(before, after, parts, fitted, out)
+        _show(before, after, parts, fitted, out, traded=target is not None)
         if plot is not None:
             print(f"drawn into {plot}")
 
@@ -306,7 +306,7 @@ def _class_temperatures(bundle: Bundle) -> dict[str, dict[str, float]]:
     return found
 
 
-def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: Path) -> None:
+def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: Path, *, traded: bool) -> None:
     from rich.console import Console
 
     from popexd.evaluation.metrics import figures
@@ -322,7 +322,7 @@ def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: P
         f"{shared.of_two(then.device_share, now.device_share)}, right there: "
         f"{shared.of_two(then.device_accuracy, now.device_accuracy)}"
     )
-    if now.accuracy < then.accuracy - WORSE:
+    if now.accuracy < then.accuracy - WORSE and not traded:
         print("fewer answers are right than before: fit on more photos, or keep the old bundle")
     part = "the test photos" if parts.own else "the other half"
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")

@@ -48,6 +48,17 @@ def answered_once(watch: Watch, names: list[str]) -> None:
     assert {name: len(watch.results()[name]) for name in names} == dict.fromkeys(names, 1)
 
 
+def answered(watch: Watch, least: int) -> bool:
+    """Whether so many frames have an answer."""
+    return len(watch.results()) >= least
+
+
+def taken_since(watch: Watch, heard: int) -> bool:
+    """Whether an agent that was started since has the frame in hand."""
+    later = watch.payloads(TOPICS.metrics, MetricsPayload)[heard:]
+    return any(each.frames.taken and not each.frames.answered for each in later)
+
+
 @pytest.fixture
 def watch(rig: Rig) -> Watch:
     """The ear on a broker of the test's own."""
@@ -177,12 +188,19 @@ def test_a_frame_that_kills_is_given_up(rig: Rig, watch: Watch) -> None:
     assert watch.results() == {}
 
 
-def answered(watch: Watch, least: int) -> bool:
-    """Whether so many frames have an answer."""
-    return len(watch.results()) >= least
+def test_frames_in_hand_never_hold_back_newer_ones(rig: Rig, watch: Watch) -> None:
+    """Many more cameras wait than a broker sends unacknowledged: all frames come in, and requests are answered."""
+    tables = rig.agent_tables(
+        port(watch), planner={"mode": "device", "deadline_seconds": 300.0}, runtime={"slowdown": 5000.0}
+    )
+    agent = rig.program("agent", tables)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    for number in range(3):
+        publish(watch, named(f"round-{number}", 40))
+    watch.until(lambda: watch.metrics().frames.received == 120, "every frame being looked at")
 
-
-def taken_since(watch: Watch, heard: int) -> bool:
-    """Whether an agent that was started since has the frame in hand."""
-    later = watch.payloads(TOPICS.metrics, MetricsPayload)[heard:]
-    return any(each.frames.taken and not each.frames.answered for each in later)
+    frames = watch.metrics().frames
+    assert (frames.taken, frames.answered) == (1, 0)
+    assert frames.dropped_by_reason == {"newer": 120 - 1 - 40}
+    assert watch.ask("status").status == "ok"
+    assert agent.running

@@ -101,6 +101,11 @@ class Book:
     def _counts(self, message: Message) -> None:
         self.metrics = json.loads(message.payload)
 
+    @property
+    def connected(self) -> bool:
+        """Whether answers are heard."""
+        return self._bus.connected
+
     def has(self, frame_id: str) -> bool:
         """Whether a frame's answer was heard."""
         return frame_id in self._answers

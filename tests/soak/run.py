@@ -198,6 +198,8 @@ class Soak:
         """The broker of the cameras is killed and forgets everything."""
         self.site_deaths += 1
         self.site.restart()
+        self.until(lambda: self.ledger.connected and self.witness.connected, "those who watch being back", 30)
+        self.site_deaths += 1
         return "site broker restarted"
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from itertools import cycle
 
+from popexd.bus.base import Delivery
 from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.lab.conveyor import scene
 from popexd.protocol.topics import DeviceTopics
@@ -23,7 +24,8 @@ class Witness:
         topics: the device's.
         names: the cameras.
         answered: tells whether a frame has an answer.
-        forgotten: how often the broker has died so far: what it had taken from us it may have forgotten.
+        forgotten: a count that changes when the broker dies, and when everybody is back: what it had taken from us it
+            may have forgotten, and who was not back yet has not heard what was said.
 
     """
 
@@ -53,6 +55,11 @@ class Witness:
         for thread in self._threads:
             thread.start()
 
+    @property
+    def connected(self) -> bool:
+        """Whether the broker hears us."""
+        return self._bus.connected
+
     def stop(self) -> None:
         """Publish no more, and wait for what is owed."""
         self._stopped.set()
@@ -66,21 +73,27 @@ class Witness:
         while not self._stopped.wait(0.02):
             number += 1
             frame_id, forgotten = f"{camera}-{number}", self._forgotten()
+            fate: list[Delivery] = []
             self._bus.publish(
-                self._topics.frames(camera), next(pictures), qos=1, user_properties=[("frame_id", frame_id)]
+                self._topics.frames(camera),
+                next(pictures),
+                qos=1,
+                user_properties=[("frame_id", frame_id)],
+                on_done=fate.append,
             )
-            missing = not self._comes(frame_id)
+            missing = not self._comes(frame_id, fate)
             with self._lock:
                 self.published += 1
-                if missing and self._forgotten() > forgotten:
+                if missing and (Delivery.NO_SUBSCRIBERS in fate or self._forgotten() > forgotten):
                     self.excused += 1
                 elif missing:
                     self.missing.append(frame_id)
 
-    def _comes(self, frame_id: str) -> bool:
+    def _comes(self, frame_id: str, fate: list[Delivery]) -> bool:
+        """Wait for the answer; a broker that was started anew and knows no agent yet says that there will be none."""
         give_up_at, pause = time.monotonic() + _PATIENCE_SECONDS, threading.Event()
         while not self._answered(frame_id):
-            if time.monotonic() > give_up_at:
+            if time.monotonic() > give_up_at or Delivery.NO_SUBSCRIBERS in fate:
                 return False
             pause.wait(0.01)
         return True

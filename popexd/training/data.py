@@ -120,7 +120,10 @@ def reopen(cache: Path) -> DataSet:
         raise InputError(f"{path}: cannot be read: {error}, expected the data that `popexd train` prepared") from error
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema: expected {SCHEMA!r}")
-    return DataSet(Path(cache), tuple(facts["classes"]), facts)
+    classes = facts.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise InputError(f"{path}: classes: expected a list of names")
+    return DataSet(Path(cache), tuple(classes), facts)
 
 
 def _reopened(cache: Path, wanted: dict[str, Any]) -> DataSet:

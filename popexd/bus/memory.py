@@ -1,7 +1,8 @@
 """An MQTT broker and its clients inside one process: synchronous, deterministic, no sockets.
 
 It keeps the promises of `popexd.bus.mqtt` on a real broker (one set of tests runs on both) and adds what tests want to
-say: this client dies, that one loses its connection, the broker restarts.
+say: this client dies, that one loses its connection, the broker restarts. It remembers nobody, so no message carries a
+receipt: what sessions promise is tested on a real broker alone.
 """
 
 from __future__ import annotations

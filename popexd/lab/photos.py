@@ -85,7 +85,7 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts
         InputError: no such folder, fewer than two classes, one that the bundle does not know, or no images.
     """
     if source == GENERATED:
-        _check_generated(bundle)
+        check_generated(bundle)
         every = [_shot(index, seed) for index in range(samples or 1200)]
         return _halved(every, f"{len(every)} generated frames of seed {seed}")
     place = Path(source)
@@ -96,11 +96,11 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts
     tuning = next((place / name for name in _TUNING if (place / name).is_dir()), None)
     test = next((place / name for name in _HELD_OUT if (place / name).is_dir()), None)
     if tuning is not None and test is not None:
-        fit, report = (tuple(_in_turn(_of_folder(each, bundle), _half(samples), seed)) for each in (tuning, test))
+        fit, report = (tuple(_in_turn(of_folder(each, bundle), _half(samples), seed)) for each in (tuning, test))
         return Parts(fit, report, f"{len(fit)} photos of {tuning.name}, {len(report)} of {test.name}", own=True)
     train = place / "train"
     root = tuning or test or (train if train.is_dir() and train.name not in bundle.classes else place)
-    every = _in_turn(_of_folder(root, bundle), samples, seed)
+    every = _in_turn(of_folder(root, bundle), samples, seed)
     return _halved(every, f"{len(every)} photos of {root.name}")
 
 
@@ -131,7 +131,7 @@ def frames(
     variant: list[str] = []
     for index, photo in enumerate(chosen):
         for name in variants:
-            images[len(variant)] = _frame(photo, form, name, np.random.default_rng([seed, index]))
+            images[len(variant)] = frame(photo, form, name, np.random.default_rng([seed, index]))
             quality.append(photo.quality if name == AS_IT_IS else DISTORTIONS[name].quality)
             variant.append(name)
         if progress is not None:
@@ -149,7 +149,8 @@ def distortions(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def _frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Generator) -> Pixels:
+def frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Generator) -> Pixels:
+    """Make one frame of a photo, as it is or distorted: uint8 RGB [height, width, 3]. Raises InputError."""
     try:
         loaded = photo.load()
         if isinstance(loaded, bytes):
@@ -167,7 +168,8 @@ def _frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Gen
     return loaded
 
 
-def _check_generated(bundle: Bundle) -> None:
+def check_generated(bundle: Bundle) -> None:
+    """Raise InputError unless the bundle knows what the generated camera shows."""
     if bundle.classes != CLASSES:
         raise InputError(
             f"--data: generated frames show {', '.join(CLASSES[:3])}, …, but {bundle.name} knows "
@@ -181,7 +183,12 @@ def _shot(index: int, seed: int) -> Photo:
     return Photo(f"frame {index}", frame.label, frame.quality, partial(bytes, frame.jpeg()))
 
 
-def _of_folder(root: Path, bundle: Bundle) -> list[Photo]:
+def of_folder(root: Path, bundle: Bundle) -> list[Photo]:
+    """List the photos of a folder of class folders, by class and name.
+
+    Raises:
+        InputError: fewer than two classes, one that the bundle does not know or without images.
+    """
     found = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     known = ", ".join(bundle.classes[:8])
     for entry in found:

@@ -92,7 +92,7 @@ def test_photos_are_blurred_at_the_cameras_size() -> None:
     stream = io.BytesIO()
     conveyor.scene(3, seed=5, size=(160, 120)).image.save(stream, "PNG")
     pixels = np.asarray(Image.open(io.BytesIO(stream.getvalue())).convert("RGB"))
-    photos = Photos("one", (Photo("one", 0, stream.getvalue),))
+    photos = Photos("one", (Photo("one", 0, "clear", stream.getvalue),))
     form = InputSpec(48, 64, 3)
 
     (found,) = prepared(photos, form, "blur-15")
@@ -312,11 +312,11 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path, bundle: Bundle) -> 
     """Each with one line: what is there, what was expected."""
     with pytest.raises(InputError, match=r"--data: .*nowhere: no such folder"):
         draw_photos(str(tmp_path / "nowhere"), bundle, 4, 1)
-    with pytest.raises(InputError, match="0 class folders, expected at least 2 of: nut, washer"):
+    with pytest.raises(InputError, match="0 class folders, expected at least two of nut, washer"):
         draw_photos(str(tmp_path), bundle, 4, 1)
     (tmp_path / "nut").mkdir()
     (tmp_path / "gear").mkdir()
-    with pytest.raises(InputError, match="no photos in its class folders, expected JPEG, PNG or WebP"):
+    with pytest.raises(InputError, match="no images, expected JPEG, PNG or WebP"):
         draw_photos(str(tmp_path), bundle, 4, 1)
     (tmp_path / "cat").mkdir()
     with pytest.raises(InputError, match=r"cat: conveyor-b-alexnet knows no such class, expected folders named: nut"):

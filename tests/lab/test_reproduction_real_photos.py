@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_blur_takes_detail_from_camera_size_photos(folder: Path) -> None:
     """On real files, whatever their size: the larger the filter, the smoother what the network gets."""
     paths = sorted(folder.rglob("*.jpg"))[::40]
-    photos = Photos("photos", tuple(Photo(str(path), 0, path.read_bytes) for path in paths))
+    photos = Photos("photos", tuple(Photo(str(path), 0, "clear", path.read_bytes) for path in paths))
     form = InputSpec(224, 224, 3)
 
     for frames in zip(

@@ -1,38 +1,21 @@
-"""Labelled photos at the camera's size, distorted before they are resized for the network."""
+"""The photos of a figure: drawn once, in an order that the seed decides, and distorted one way after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from popexd.bundle import Bundle, InputSpec
-from popexd.errors import FrameRejected, InputError
+from popexd.errors import InputError
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR, DISTORTIONS
-from popexd.lab.parts import CLASSES
-from popexd.runtime.frames import load_image, sniff
-
-GENERATED = "generated"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One labelled photo; `label` is an index into the bundle's classes, `read` gives the camera's file."""
-
-    name: str
-    label: int
-    read: Callable[[], bytes]
+from popexd.lab.distortions import CLEAR
+from popexd.lab.photos import AS_IT_IS, GENERATED, Photo, Pixels, check_generated, frame, of_folder
 
 
 @dataclass(frozen=True)
@@ -64,16 +47,18 @@ def draw_photos(source: str, bundle: Bundle, count: int, seed: int) -> Photos:
         InputError: there is no such folder, it holds other classes, or the bundle knows none of the generated parts.
     """
     if source == GENERATED:
-        if bundle.classes != CLASSES:
-            raise InputError(
-                f"--data generated: shows {', '.join(CLASSES[:3])}, … but {bundle.name} knows "
-                f"{', '.join(bundle.classes[:3])}: expected a folder of photos of these"
-            )
+        check_generated(bundle)
         # Undistorted ones only: what is wrong with a picture is added by the figure.
         shots = islice(conveyor.camera(seed, quality=CLEAR), count)
-        chosen = tuple(Photo(f"shot {shot.index}", shot.label, partial(bytes, shot.jpeg)) for shot in shots)
+        chosen = tuple(Photo(f"shot {shot.index}", shot.label, CLEAR, partial(bytes, shot.jpeg)) for shot in shots)
         return Photos(f"generated pictures (no photos), seed {seed}", chosen)
-    return _from_folder(Path(source), bundle, count, seed)
+    folder = Path(source)
+    if not folder.is_dir():
+        raise InputError(f"--data: {folder}: no such folder, expected one with a folder of photos per class")
+    every = of_folder(folder, bundle)
+    order = np.random.default_rng(seed).permutation(len(every))[:count]
+    chosen = tuple(every[position] for position in order)
+    return Photos(f"photos of {len(every)} in {folder.resolve().name}, seed {seed}", chosen)
 
 
 def prepared(photos: Photos, form: InputSpec, distortion: str = CLEAR, seed: int = 0) -> Iterator[Pixels]:
@@ -82,45 +67,6 @@ def prepared(photos: Photos, form: InputSpec, distortion: str = CLEAR, seed: int
     Raises:
         InputError: a photo cannot be read.
     """
+    name = AS_IT_IS if distortion == CLEAR else distortion
     for index, photo in enumerate(photos.chosen):
-        pixels = _decoded(photo)
-        if distortion != CLEAR:
-            pixels = DISTORTIONS[distortion].apply(pixels, np.random.default_rng([seed, index]))
-        picture = Image.fromarray(pixels).resize((form.width, form.height), Image.Resampling.BILINEAR)
-        yield cast("Pixels", np.asarray(picture))
-
-
-def _from_folder(folder: Path, bundle: Bundle, count: int, seed: int) -> Photos:
-    if not folder.is_dir():
-        raise InputError(f"--data: {folder}: no such folder, expected one with a folder of photos per class")
-    found = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    for entry in found:
-        if entry.name not in bundle.classes:
-            known = ", ".join(bundle.classes[:8])
-            raise InputError(f"--data: {entry}: {bundle.name} knows no such class, expected folders named: {known}")
-    if len(found) < 2:
-        raise InputError(
-            f"--data: {folder}: {len(found)} class folders, expected at least 2 of: {', '.join(bundle.classes[:8])}"
-        )
-    every = [
-        Photo(str(path), bundle.classes.index(entry.name), path.read_bytes)
-        for entry in found
-        for path in sorted(entry.iterdir())
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not every:
-        raise InputError(f"--data: {folder}: no photos in its class folders, expected JPEG, PNG or WebP")
-    order = np.random.default_rng(seed).permutation(len(every))[:count]
-    chosen = tuple(every[position] for position in order)
-    return Photos(f"photos of {len(every)} in {folder.resolve().name}, seed {seed}", chosen)
-
-
-def _decoded(photo: Photo) -> Pixels:
-    """Decode a photo at its own size, uint8 RGB [height, width, 3]."""
-    try:
-        data = photo.read()
-        header = sniff(data)
-        pixels: Pixels = load_image(header.data, header.height, header.width)[0]
-    except (OSError, FrameRejected) as error:
-        raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
-    return pixels
+        yield frame(photo, form, name, np.random.default_rng([seed, index]))

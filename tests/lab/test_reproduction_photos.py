@@ -319,7 +319,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path, bundle: Bundle) -> 
     with pytest.raises(InputError, match="no images, expected JPEG, PNG or WebP"):
         draw_photos(str(tmp_path), bundle, 4, 1)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(InputError, match=r"cat: conveyor-b-alexnet knows no such class, expected folders named: nut"):
+    with pytest.raises(InputError, match=r"cat: conveyor-b-alexnet knows no such class, expected folders named nut"):
         draw_photos(str(tmp_path), bundle, 4, 1)
 
 

@@ -163,6 +163,8 @@ def graph(
     tiers = {Tier.DEVICE: device, **{tier: profile for tier, profile in remote.items() if profile.covers(bundle)}}
     pixels = bundle.input.height * bundle.input.width * bundle.input.channels
     table = bundle.validation
+    # Without an estimator no frame is ever told to be of a class.
+    seen = None if bundle.quality is None else table.seen
     return LayerGraph(
         model=bundle.name,
         input_bytes=4.0 * pixels,
@@ -187,9 +189,9 @@ def graph(
         codecs=_codecs(bundle, tiers, camera_bytes, frame_seconds, envelope_bytes),
         input_seconds={Tier.DEVICE: device.frame_seconds if frame_seconds is None else frame_seconds},
         result_bytes=RESULT_BYTES,
-        validation=Validation(table.exits, table.certainty(bundle.criteria), table.correct, quality=table.seen),
+        validation=Validation(table.exits, table.certainty(bundle.criteria), table.correct, quality=seen),
         thresholds=bundle.bounds(),
-        quality_thresholds={} if table.seen is None else {name: bundle.bounds(name) for name in bundle.quality_names},
+        quality_thresholds={name: bundle.bounds(name) for name in bundle.quality_names},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,15 @@ def test_the_criterion_of_a_profile_survives_its_file() -> None:
     assert again.thresholds[by_entropy.name] == pytest.approx(bound, abs=1e-12)
     assert again.quality_thresholds["blurred"][by_entropy.name] == pytest.approx(by_entropy.criterion.bound(0.1))
     assert again.exits[0].criterion == by_entropy.criterion
+
+
+def test_without_an_estimator_nobody_plans_for_classes() -> None:
+    """The table may know what was wrong with its samples; no frame will ever be told to be of a class."""
+    runner = SegmentRunner(DEFAULT, threads=1)
+    profile = background.measure(runner, DEFAULT, budget_seconds=0.1)
+    told = background.graph(DEFAULT, profile, {}).validation
+    untold = background.graph(replace(DEFAULT, quality=None), profile, {}).validation
+    assert told is not None
+    assert untold is not None
+    assert set(told.qualities) == set(DEFAULT.quality_names)
+    assert untold.qualities == {}

@@ -106,6 +106,8 @@ def calibrate(
         print(json.dumps(_form(before, after, facts, out), indent=2))
     else:
         _show(before, after, parts, fitted, out, traded=target is not None)
+        for name in facts["forgotten"]:
+            print(f"{printable(name)}: not known to the new quality estimator, what branches had for it is gone")
         if plot is not None:
             print(f"drawn into {plot}")
 
@@ -206,7 +208,8 @@ def _calibrated(
     """Ask, fit, write; the sides are what both bundles' exits say of the photos to report on."""
     from dataclasses import replace
 
-    from popexd.evaluation.recalibration import recalibrated, scaled, written
+    from popexd.evaluation.recalibration import forgotten, recalibrated, scaled, written
+    from popexd.lab.photos import AS_IT_IS
 
     base = loaded if fitted is None else replace(loaded, quality=fitted.estimator)
     fit, report = (_said(base, frames, threads, quiet) for frames in halves)
@@ -223,8 +226,10 @@ def _calibrated(
         "reported_on": int(report.label.size),
         "data": parts.origin,
         "learned_from": dict(zip(_names(loaded), learned.samples, strict=True)),
+        "forgotten": list(forgotten(base)),
     }
-    new, answers = written(out, fresh, report, method=facts, source=loaded)
+    natural = halves[1].variant == AS_IT_IS
+    new, answers = written(out, fresh, report, method=facts, source=loaded, natural=natural)
     return Side(loaded, scaled(loaded, old)), Side(new, answers), facts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class Wanted:
     Attributes:
         method, samples_of, target_confidence: see `calibration.fit`.
         criterion: another criterion for every branch, or None to keep theirs.
-        thresholds: "keep" them, or choose "reliable" ones; see `choosing.reliable`. A `target` goes before it, and with
+        thresholds: "keep" them, or choose "reliable" ones; see `choosing.reliable`. Kept, a class of quality with too
+            few samples keeps its temperatures too, and no threshold becomes laxer. A `target` goes before it, and with
             another criterion there is nothing to keep.
         target: choose them for an accuracy or a cost.
         costs: of every exit, for the target; by default the share of the segments that have run.
@@ -104,40 +105,55 @@ def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Te
 
     With classes that the estimator sees, the branches' general temperatures are those of the clear frames (where these
     teach nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. A
-    global temperature is one for all. Expert branches stay.
+    global temperature is one for all. Expert branches stay; what was for a class that the estimator does not know goes.
 
     Raises:
         Infeasible: the target cannot be reached on all frames together.
     """
     found = _general_temperatures(said, wanted)
     by_class = _class_temperatures(said, wanted)
-    warm = _with_temperatures(bundle, found.values, by_class)
+    known = _without(bundle, forgotten(bundle))
+    keep = wanted.target is None and wanted.thresholds == "keep" and not _other_criterion(bundle, wanted)
+    warm = _with_temperatures(known, found.values, by_class, keep=keep, apart=wanted.method == "per-branch")
     if wanted.criterion is not None:
         criterion = Criterion(wanted.criterion, len(bundle.classes))
         warm = replace(warm, exits=tuple(replace(each, criterion=criterion) for each in warm.exits))
-    changed = any(new.criterion.name != old.criterion.name for new, old in zip(warm.exits, bundle.exits, strict=True))
-    general, own = _thresholds(warm, scaled(warm, said), wanted, keep=not changed)
+    general, own = _thresholds(warm, scaled(warm, said), wanted, keep=keep)
     return _with_thresholds(warm, general, own), found
 
 
+def forgotten(bundle: Bundle) -> tuple[str, ...]:
+    """The classes that branches have something of their own for, and that the bundle's estimator does not know."""
+    if bundle.quality is None:
+        return ()
+    return tuple(sorted({name for exit_ in bundle.exits for name in exit_.by_quality} - {*bundle.quality.classes}))
+
+
 def written(
-    folder: Path, bundle: Bundle, said: Said, *, method: Mapping[str, Any], source: Bundle
+    folder: Path,
+    bundle: Bundle,
+    said: Said,
+    *,
+    method: Mapping[str, Any],
+    source: Bundle,
+    natural: npt.NDArray[np.bool_] | None = None,
 ) -> tuple[Bundle, Answers]:
     """Write `bundle`, calibrated from `source`, with the validation table of the frames it was *not* fitted on.
 
-    `method` is kept in bundle.json under `calibration`. Raises BundleError; the folder is replaced whole or not at all.
+    `method` is kept in bundle.json under `calibration`. `natural` marks the frames [samples] that nothing was done to:
+    in which classes these are seen is what a camera is expected to show. Raises BundleError; the folder is replaced
+    whole or not at all.
     """
     found = scaled(bundle, said)
-    files = {name: (source.folder / name).read_bytes() for name in set(listed_files(source.facts))}
-    files.pop(str(source.facts["validation"]["file"]), None)
-    files[FILE] = table_file(found)
     facts = {key: value for key, value in source.facts.items() if key != "fingerprint"}
     facts["exits"] = [_exit_facts(entry, exit_) for entry, exit_ in zip(facts["exits"], bundle.exits, strict=True)]
     facts["final"] = {**facts.get("final", {}), "temperature": round(bundle.final_temperature, 6)}
     if bundle.quality is not None:
-        facts["quality"] = bundle.quality.to_json()
+        facts["quality"] = bundle.quality.to_json() | _expected_shares(bundle.quality.classes, said, natural)
     facts["validation"] = summary(found, of_bundle(bundle))
     facts["calibration"] = dict(method)
+    kept = {*listed_files(facts)} - {FILE}
+    files = {name: (source.folder / name).read_bytes() for name in kept} | {FILE: table_file(found)}
     return write(folder, facts, files), found
 
 
@@ -168,18 +184,33 @@ def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, Temperatures]:
     return found
 
 
-def _with_temperatures(bundle: Bundle, general: tuple[float, ...], by_class: Mapping[str, Temperatures]) -> Bundle:
+def _other_criterion(bundle: Bundle, wanted: Wanted) -> bool:
+    return wanted.criterion is not None and any(exit_.criterion.name != wanted.criterion for exit_ in bundle.exits)
+
+
+def _without(bundle: Bundle, qualities: Collection[str]) -> Bundle:
+    exits = []
+    for exit_ in bundle.exits:
+        own = {name: variant for name, variant in exit_.by_quality.items() if name not in qualities}
+        exits.append(replace(exit_, by_quality=own))
+    return replace(bundle, exits=tuple(exits))
+
+
+def _with_temperatures(
+    bundle: Bundle, general: tuple[float, ...], by_class: Mapping[str, Temperatures], *, keep: bool, apart: bool
+) -> Bundle:
+    """Put temperatures in; `keep` what classes have, though temperatures only where classes have some `apart`."""
     exits = []
     for row, exit_ in enumerate(bundle.exits):
-        variants: dict[str, ExitVariant] = {
-            quality: replace(variant, temperature=None, threshold=None)
-            for quality, variant in exit_.by_quality.items()
-            if variant.file is not None
-        }
+        variants: dict[str, ExitVariant] = {}
+        for quality, old in exit_.by_quality.items():
+            threshold, heat = (old.threshold if keep else None), (old.temperature if keep and apart else None)
+            if (kept := ExitVariant(threshold, heat, old.file)) != ExitVariant():
+                variants[quality] = kept
         for quality, own in by_class.items():
             if own.samples[row]:
-                heat = round(own.values[row], 4)
-                variants[quality] = replace(variants.get(quality, ExitVariant()), temperature=heat)
+                learned = round(own.values[row], 4)
+                variants[quality] = replace(variants.get(quality, ExitVariant()), temperature=learned)
         exits.append(replace(exit_, temperature=round(general[row], 4), by_quality=variants))
     return replace(bundle, exits=tuple(exits), final_temperature=round(general[-1], 4))
 
@@ -194,11 +225,20 @@ def _thresholds(
         general = choose(said, names, costs, wanted.target, criteria).thresholds
         points = choose_by_quality(said, names, costs, wanted.target, criteria)
         return general, {quality: point.thresholds for quality, point in points.items()}
-    if wanted.thresholds == "keep" and keep:
-        general = bundle.thresholds
-    else:
-        general = reliable(said, names, criteria=criteria, allowance=wanted.allowance)
-    return general, reliable_by_quality(said, general, criteria=criteria, allowance=wanted.allowance)
+    general = bundle.thresholds if keep else reliable(said, names, criteria=criteria, allowance=wanted.allowance)
+    found = reliable_by_quality(said, general, criteria=criteria, allowance=wanted.allowance)
+    return general, _no_laxer(bundle, found) if keep else found
+
+
+def _no_laxer(bundle: Bundle, found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """Of a class's threshold and the one that was found for it, take the stricter."""
+    return {
+        quality: {
+            exit_.name: max(own[exit_.name], exit_.threshold_for(quality), key=exit_.criterion.bound)
+            for exit_ in bundle.exits
+        }
+        for quality, own in found.items()
+    }
 
 
 def _with_thresholds(
@@ -212,6 +252,15 @@ def _with_own(exit_: ExitSpec, general: Mapping[str, float], by_class: Mapping[s
     for quality, own in by_class.items():
         variants[quality] = replace(variants.get(quality, ExitVariant()), threshold=own[exit_.name])
     return replace(exit_, threshold=general[exit_.name], by_quality=variants)
+
+
+def _expected_shares(
+    classes: tuple[str, ...], said: Said, natural: npt.NDArray[np.bool_] | None
+) -> dict[str, dict[str, float]]:
+    if said.seen is None or (natural is not None and not natural.any()):
+        return {}
+    seen = said.seen if natural is None else said.seen[natural]
+    return {"shares": {name: round(float((seen == name).mean()), 5) for name in classes}}
 
 
 def _exit_facts(entry: Mapping[str, Any], exit_: ExitSpec) -> dict[str, Any]:

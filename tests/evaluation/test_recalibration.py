@@ -20,7 +20,7 @@ from popexd.evaluation.choosing import Target
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import exit_logits, of_table
 from popexd.evaluation.policy import of_bundle
-from popexd.evaluation.recalibration import Said, Wanted, recalibrated, scaled, written
+from popexd.evaluation.recalibration import Said, Wanted, forgotten, recalibrated, scaled, written
 from popexd.lab import conveyor
 from popexd.runtime.frames import load_image
 from popexd.runtime.segments import SegmentRunner
@@ -200,6 +200,60 @@ def test_a_global_temperature_is_one() -> None:
     assert all(own.temperature is None for exit_ in fresh.exits for own in exit_.by_quality.values())
 
 
+def classed(**own: ExitVariant) -> Bundle:
+    """The default bundle, its first branch with these classes and its second with none."""
+    first, second = BUNDLE.exits
+    return replace(BUNDLE, exits=(replace(first, by_quality=own), replace(second, by_quality={})))
+
+
+def test_kept_thresholds_and_temperatures_stay_where_a_class_is_too_small() -> None:
+    """30 blurred frames refit nothing: that class and one not seen keep what they have; clear frames refit the rest."""
+    fit, _ = halves(2.5, seen=True)
+    few = fit.only((fit.quality == "clear") | (np.cumsum(fit.quality == "blurred") <= 30))
+    old = {"blurred": ExitVariant(0.97, 1.9), "dark": ExitVariant(0.99), "noisy": ExitVariant(temperature=0.5)}
+    fresh, _ = recalibrated(classed(**old), few, Wanted())
+
+    assert dict(fresh.exits[0].by_quality) == old
+    assert fresh.exits[0].temperature != BUNDLE.exits[0].temperature
+    assert fresh.thresholds == BUNDLE.thresholds
+    anew, _ = recalibrated(classed(**old), few, Wanted(thresholds="reliable"))
+    assert not anew.exits[0].by_quality
+    one, _ = recalibrated(classed(**old), few, Wanted(method="global"))
+    assert {name: own.threshold for name, own in one.exits[0].by_quality.items()} == {"blurred": 0.97, "dark": 0.99}
+    assert all(own.temperature is None for own in one.exits[0].by_quality.values())
+
+
+def test_a_kept_threshold_never_becomes_laxer() -> None:
+    """Found for a class of 60 frames: a laxer one leaves the old, a stricter one replaces it."""
+    fit, _ = halves(seen=True)
+    found = recalibrated(classed(), fit, Wanted())[0].exits[0].by_quality["blurred"].threshold
+    assert found is not None
+    assert BUNDLE.exits[0].threshold < found <= 1.01
+    for old, kept in ((2.0, 2.0), (0.1, found)):
+        fresh, _ = recalibrated(classed(blurred=ExitVariant(old)), fit, Wanted())
+        assert fresh.exits[0].by_quality["blurred"].threshold == kept
+
+
+def test_a_class_that_a_new_estimator_does_not_know_goes(tmp_path: Path) -> None:
+    """With its entries; those of the classes it knows stay, and the bundle can be written."""
+    assert BUNDLE.quality is not None
+    known = [name != "dark" for name in BUNDLE.quality.classes]
+    narrow = replace(
+        BUNDLE.quality,
+        classes=tuple(name for name in BUNDLE.quality.classes if name != "dark"),
+        weights=BUNDLE.quality.weights[known],
+        bias=BUNDLE.quality.bias[known],
+    )
+    base = replace(classed(blurred=ExitVariant(0.97), dark=ExitVariant(0.99, 2.0)), quality=narrow)
+    fit, report = halves()
+    assert forgotten(base) == ("dark",)
+    fresh, _ = recalibrated(base, fit, Wanted())
+    assert dict(fresh.exits[0].by_quality) == {"blurred": ExitVariant(0.97)}
+    new, _ = written(tmp_path / "new", fresh, report, method={}, source=BUNDLE)
+    assert new.exits[0].threshold_for("dark") == new.exits[0].threshold
+    assert not forgotten(new)
+
+
 @pytest.mark.parametrize("criterion", ["entropy", "normalised-entropy"])
 def test_another_criterion_gets_thresholds_of_its_own(tmp_path: Path, criterion: str) -> None:
     """In its unit; the bundle loads with it and its table has the entropies it needs."""
@@ -242,14 +296,14 @@ def test_nothing_is_written_where_something_else_is(tmp_path: Path) -> None:
 
 
 def test_calibrating_again_replaces_the_bundle_and_its_classes(tmp_path: Path) -> None:
-    """In place: a bundle of before with classes of quality becomes one without."""
+    """In place, with thresholds chosen anew: a bundle of before with classes of quality becomes one without."""
     fit, report = halves(seen=True)
     classed, _ = recalibrated(BUNDLE, fit, Wanted())
     first, _ = written(tmp_path / "b", classed, report, method={}, source=BUNDLE)
     assert any(exit_.by_quality for exit_ in first.exits)
 
     plain, other = halves()
-    fresh, _ = recalibrated(first, plain, Wanted())
+    fresh, _ = recalibrated(first, plain, Wanted(thresholds="reliable"))
     second: Bundle = written(tmp_path / "b", fresh, other, method={}, source=first)[0]
     assert not any(exit_.by_quality for exit_ in second.exits)
     assert second.validation.seen is None

@@ -1,6 +1,6 @@
 """The model bundle on disk: a folder of `bundle.json`, an ONNX file per segment and branch, and a validation table."""
 
-from popexd.bundle.reading import DEFAULT_FOLDER, SCHEMA, fingerprint, load
+from popexd.bundle.reading import DEFAULT_FOLDER, NAME, SCHEMA, fingerprint, load
 from popexd.bundle.values import (
     FINAL,
     INPUT,
@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_FOLDER",
     "FINAL",
     "INPUT",
+    "NAME",
     "SCHEMA",
     "Bundle",
     "ExitSpec",

@@ -36,7 +36,9 @@ DEFAULT_FOLDER = Path(__file__).parent.parent / "bundles" / "default"
 
 _MAX_JSON_BYTES = 16_000_000
 _LARGEST = 1e300
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""Of a model, a segment, an exit: it becomes a file's name too."""
+
 _DTYPES = ("float32", "float16", "uint8", "int64")
 
 
@@ -266,7 +268,7 @@ class _Reader:
 
     def name(self, entry: Mapping[str, Any], key: str, where: str = "") -> str:
         name: str = self.value(entry, key, str, where)
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise self.wrong(f"{where}{key}", "expected 1 to 64 letters, digits, '_', '-', '.'", name)
         return name
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from popexd.bundle import FINAL, INPUT, NAME
 from popexd.errors import InputError
-from popexd.training.early_exit import Backbone, BranchPlace, EarlyExitNet, costs
+from popexd.training.early_exit import Backbone, BranchPlace, EarlyExitNet, costs, key_of
 
 PUBLISHED = ""
 """The backbone's own branches; where it has none, two at even shares."""
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _USUAL = 2
 _GRID = 4
 _LARGEST_MAP = 16
@@ -109,7 +108,12 @@ def _places(backbone: Backbone, branches: str) -> Sequence[BranchPlace]:
         name, _, after = word.partition("=")
         if after not in names[:-1]:
             raise InputError(f"--branch: {word!r}, expected NAME=SEGMENT with one of {', '.join(names[:-1])}")
-        if not _NAME.fullmatch(name) or name in (*names, "input", "final") or name in [each.name for each in places]:
-            raise InputError(f"--branch: {word!r}, expected a name of letters and digits that is not taken")
+        if not NAME.fullmatch(name):
+            expected = "a name of 1 to 64 letters, digits, '_', '-', '.', a letter or digit first"
+            raise InputError(f"--branch: {word!r}, expected {expected}")
+        # Not only the same name: what torch calls them must differ too.
+        taken = {key_of(each): each for each in (*names, INPUT, FINAL, *(place.name for place in places))}
+        if key_of(name) in taken:
+            raise InputError(f"--branch: {word!r}, expected a name that is not taken: there is {taken[key_of(name)]!r}")
         places.append(BranchPlace(name, after))
     return sorted(places, key=lambda place: names.index(place.after))

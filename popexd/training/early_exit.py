@@ -11,6 +11,8 @@ from torch import Tensor, nn
 # Of 255: what is added to a frame's deviation, so that a black frame stays black and does not become noise.
 FLOOR = 4.0
 
+_EMPTY = nn.ModuleDict()
+
 
 class Normalise(nn.Module):
     """Turn uint8 NHWC pixels into float32 NCHW with mean 0 and deviation about 1 in each frame, whatever its exposure.
@@ -64,8 +66,8 @@ class EarlyExitNet(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.side = side
-        self.segments = nn.ModuleDict({key_of(name): module for name, module in segments.items()})
-        self.branches = nn.ModuleDict({key_of(place.name): module for place, module in branches.items()})
+        self.segments = _named(segments)
+        self.branches = _named({place.name: module for place, module in branches.items()})
         self.names = tuple(segments)
         self.places = tuple(branches)
 
@@ -99,8 +101,16 @@ class EarlyExitNet(nn.Module):
 
 
 def key_of(name: str) -> str:
-    """What a segment is called inside torch, which keeps dots for itself."""
-    return name.replace(".", "_")
+    """What a segment or branch is called inside torch, which keeps dots and its own attributes (`keys`) for itself."""
+    key = name.replace(".", "_")
+    return f"{key}_" if hasattr(_EMPTY, key) else key
+
+
+def _named(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    keys = {key_of(name): module for name, module in modules.items()}
+    if len(keys) < len(modules):
+        raise ValueError(f"two of {', '.join(modules)} have one name inside torch, expected all to differ")
+    return nn.ModuleDict(keys)
 
 
 def multiply_adds(net: EarlyExitNet) -> int:

@@ -24,6 +24,8 @@ from popexd.training.early_exit import EarlyExitNet
 OPSET = 20
 IR_VERSION = 10
 
+_OUTPUT = "output "
+
 
 def files_of(net: EarlyExitNet, pixels: Tensor) -> dict[str, bytes]:
     """Write every segment and every branch of a net as an ONNX model: by name, for one frame shaped as `pixels`.
@@ -68,7 +70,7 @@ def _exported(net: EarlyExitNet, pixels: Tensor, names: tuple[str, ...]) -> onnx
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["input"],
-                output_names=list(names),
+                output_names=[f"{_OUTPUT}{name}" for name in names],
                 verbose=False,
             )
         assert program is not None
@@ -77,7 +79,18 @@ def _exported(net: EarlyExitNet, pixels: Tensor, names: tuple[str, ...]) -> onnx
         first_line = str(error).strip().splitlines()[0][:100]
         raise InputError(f"export: torch cannot write {net.backbone} as ONNX: {first_line}") from error
     model.ir_version = min(model.ir_version, IR_VERSION)
+    _rename(model.graph, names)
     return model
+
+
+def _rename(graph: onnx.GraphProto, names: tuple[str, ...]) -> None:
+    """Give the outputs their names; what torch itself named so inside (`relu`) makes room."""
+    new = {name: f"inner {name}" for name in names} | {f"{_OUTPUT}{name}": name for name in names}
+    for node in graph.node:
+        node.input[:] = [new.get(each, each) for each in node.input]
+        node.output[:] = [new.get(each, each) for each in node.output]
+    for value in (*graph.output, *graph.value_info, *graph.initializer):
+        value.name = new.get(value.name, value.name)
 
 
 @contextlib.contextmanager

@@ -84,6 +84,18 @@ def test_the_files_of_every_backbone_answer_as_torch_does(backbone: str) -> None
         assert not {"BatchNormalization", "Dropout"} & {node.op_type for node in model.graph.node}
 
 
+def test_branches_named_as_torch_names_values_are_written_too() -> None:
+    """Those of its exporter (`relu`, `conv2d`, `val_0`), and of its containers (`keys`): the files answer as torch."""
+    torch.manual_seed(1)
+    net = build("b-alexnet-tiny", 3, "relu=pool1,conv2d=pool1,val_0=conv3,keys=conv3").eval()
+    pixels = frames(net, 1)
+    files = onnx_files.files_of(net, pixels)
+    with torch.inference_mode():
+        expected = net(pixels)
+    for found, logits in zip(chained(files, net, pixels.numpy()), expected, strict=True):
+        np.testing.assert_allclose(found, logits.numpy(), atol=1e-4)
+
+
 def test_b_alexnet_for_cifar_has_the_published_shapes() -> None:
     """Bytes of BranchyNet's tensors: its pools cover the whole map, 32, 16, 8, 4, where a floor would end in 31."""
     net = build("b-alexnet-cifar", 10).eval()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from popexd.bundle import NAME
 from popexd.errors import InputError
 
 torch = pytest.importorskip("torch", reason="needs the extra `train`")
@@ -17,7 +18,8 @@ pytestmark = pytest.mark.train
 
 from popexd.training import checkpoint, data, loop  # noqa: E402 - after the skip
 from popexd.training.augmentation import AUGMENTATIONS  # noqa: E402
-from popexd.training.backbones import build  # noqa: E402
+from popexd.training.backbones import BACKBONES, build, chain  # noqa: E402
+from popexd.training.early_exit import EarlyExitNet, key_of  # noqa: E402
 from popexd.training.loss import exit_weights  # noqa: E402
 from popexd.training.recipe import Recipe  # noqa: E402
 
@@ -155,6 +157,43 @@ def test_a_checkpoint_remembers_branches_of_its_own(tmp_path: Path, frames: data
     path = loop.fit(frames, tmp_path, recipe, threads=1)
     net = checkpoint.restore(checkpoint.load(path), path)
     assert [(place.name, place.after) for place in net.places] == [("early", "pool1"), ("late", "fc6")]
+
+
+@pytest.mark.parametrize("name", ["keys", "pop", "type", "forward", "training", "early.1", "late_2", "3-x"])
+def test_any_name_of_a_bundle_may_be_a_branchs(tmp_path: Path, name: str) -> None:
+    """Also those that torch's own containers have as attributes; its weights are saved and restored as its own."""
+    net = build("b-alexnet-tiny", 2, f"{name}=pool1,b2=conv3")
+    assert NAME.fullmatch(name)
+    assert net.exits == (name, "b2", "final")
+    assert net.branch(name) is not net.branch("b2")
+    content = {"backbone": net.backbone, "classes": ["a", "b"], "branches": f"{name}=pool1,b2=conv3"}
+    checkpoint.save(tmp_path / "named.pt", {**content, "weights": net.state_dict()})
+    restored = checkpoint.restore(checkpoint.load(tmp_path / "named.pt"), tmp_path)
+    assert same(restored.branch(name).state_dict(), net.branch(name).state_dict())
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        *("_b=pool1", "-b=pool1", "=pool1", "é=pool1", f"{'b' * 65}=pool1", "a b=pool1", "a/b=pool1"),
+        *("b=pool1,b=conv3", "b.1=pool1,b_1=conv3", "keys=pool1,keys_=conv3"),
+        *("final=pool1", "input=pool1", "fc8=pool1"),
+    ],
+)
+def test_a_branchs_name_that_no_bundle_can_hold_or_that_is_taken_is_one_line(branches: str) -> None:
+    """Before anything is trained; two names that torch would take for one are not kept apart by chance."""
+    with pytest.raises(InputError, match=r"^--branch: .*, expected a name ") as caught:
+        replace(RECIPE, branches=branches).check()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_no_two_segments_have_one_name_inside_torch(backbone: str) -> None:
+    """Of any backbone; a net of two such is refused."""
+    names = chain(backbone, 2).segments
+    assert len({key_of(name) for name in names}) == len(names)
+    with pytest.raises(ValueError, match="expected all to differ"):
+        EarlyExitNet("two", {"a.1": torch.nn.Identity(), "a_1": torch.nn.Identity()}, {}, 32)
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])

@@ -63,7 +63,7 @@ def points(
     Args:
         answers: what the exits say.
         levels: thresholds by branch, in its criterion's unit.
-        costs: by exit.
+        costs: by exit that runs.
         criteria: by branch, confidence where not said otherwise.
     """
     return list(_combinations(answers, _Walk(answers, levels, costs, criteria or {})))
@@ -205,7 +205,8 @@ def _point(walk: _Walk, samples: int, took: Mapping[str, tuple[float, int, int]]
     return Point(
         thresholds={name: level for name, (level, _, _) in took.items()},
         accuracy=(right + rest_right) / samples,
-        cost=sum(count * walk.costs[name] for name, count in counts.items()) / samples,
+        # A branch that does not run answers nothing and has no cost.
+        cost=sum(count * walk.costs[name] for name, count in counts.items() if count) / samples,
         shares={name: count / samples for name, count in counts.items()},
         device_accuracy=right / left if left else None,
     )

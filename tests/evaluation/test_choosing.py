@@ -13,6 +13,7 @@ from popexd.errors import Infeasible
 from popexd.evaluation.choosing import LEAST_LEAVING, Target, choose, choose_by_quality, reliable, reliable_by_quality
 from popexd.evaluation.outcomes import Answers, of_table
 from popexd.evaluation.policy import Policy
+from popexd.evaluation.report import Question, examine
 from popexd.evaluation.sweeps import (
     BRANCHYNET_NATS,
     base_levels,
@@ -62,6 +63,21 @@ def test_every_combination_is_counted_as_a_loop_does(seed: int) -> None:
         assert point.shares == pytest.approx({name: (taken == row).mean() for row, name in enumerate(answers.exits)})
         if (taken < 2).any():
             assert point.device_accuracy == pytest.approx(answers.correct[taken, np.arange(150)][taken < 2].mean())
+
+
+def test_a_branch_that_does_not_run_needs_no_cost() -> None:
+    """Behind a cut it answers nothing, in a combination, in a sweep and in the choice for a target."""
+    answers, costs = drawn(3, 150), {name: cost for name, cost in COSTS.items() if name != "b2"}
+    for point, level in zip(points(answers, {"b1": LEVELS["b1"]}, costs), LEVELS["b1"], strict=True):
+        assert (point.accuracy, point.cost) == pytest.approx(counted(answers, {"b1": level}))
+        assert point.shares["b2"] == 0
+    best = choose(answers, ["b1"], costs, Target(accuracy=0.7))
+    assert (best.accuracy, best.cost) == pytest.approx(counted(answers, best.thresholds))
+    question = Question(sweep=True, target=Target(accuracy=0.6), reshuffles=5)
+    report = examine(answers, Policy({"b1": 0.8}), costs, question, timed=True)
+    for swept in report.swept:
+        assert swept.point.cost == pytest.approx(counted(answers, {"b1": swept.level})[1])
+    assert report.choices["all"].held_out is not None
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -150,6 +150,23 @@ def test_sweeps_and_pictures(tmp_path: Path) -> None:
     ]
 
 
+def test_a_cut_before_a_branch_leaves_it_out_of_sweep_and_choice(tmp_path: Path) -> None:
+    """Its share is zero, and times are those of the others; tables for people too."""
+    profile = tmp_path / "p.json"
+    popexd("profile", "default", "--seconds", 0.2, "--out", profile)
+    timed = ("--profile", profile, "--cut", "pool1", "--uplink-mbps", 10, "--gamma", 10, "--reshuffles", 5)
+    wanted = ("evaluate", "default", *timed, "--sweep", "--choose-accuracy", 0.9)
+    found = json.loads(popexd(*wanted, "--json"))
+
+    assert set(found["seconds"]) == {"b1", "final"}
+    for point in found["sweep"]:
+        assert point["shares"]["b3"] == 0
+        shares, seconds = point["shares"], found["seconds"]
+        assert point["cost"] == pytest.approx(sum(shares[name] * seconds[name] for name in seconds))
+    assert set(found["choice"]["all"]["chosen"]["thresholds"]) == {"b1"}
+    assert "does not run" in popexd(*wanted)
+
+
 def test_thresholds_can_be_tried() -> None:
     """A branch at 1 answers next to nothing, at 0 everything."""
     found = json.loads(popexd("evaluate", "default", "--thresholds", "b1=1,b3=0", "--json"))

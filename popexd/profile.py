@@ -216,7 +216,7 @@ class LayerGraph:
         return 1.0 if accuracy is None or not reference else min(1.0, accuracy / reference)
 
     def threshold(self, branch: str, choice: ExitChoice | None = None) -> float:
-        """Confidence from which `branch` answers: the plan's, else the profile's, else the default."""
+        """Certainty from which `branch` answers: the plan's, else the profile's, else the default."""
         if choice is not None and choice.threshold is not None:
             return choice.threshold
         return self.thresholds.get(branch, DEFAULT_THRESHOLD)

@@ -99,14 +99,22 @@ class Validation:
             return {}
         return {str(name): self.quality == name for name in np.unique(self.quality)}
 
+    def share_of(self, quality: str) -> float:
+        """How large a part of all is of an image-quality class."""
+        own = self.qualities.get(quality)
+        return 0.0 if own is None else float(self._mass[own].sum())
+
     def weighed(self, weights: ArrayLike) -> Validation:
         """Return the same table with other weights."""
         return Validation(self.exits, self.confidence, self.correct, weights, self.quality)
 
     def of_quality(self, name: str) -> Validation:
-        """Return the samples of one image-quality class, each with the weight that it has here."""
+        """Return the samples of one image-quality class, each with the weight that it has here.
+
+        Where the class weighs nothing, all of its samples count alike.
+        """
         own = self.qualities[name]
-        weights = None if self.weights is None else self.weights[own]
+        weights = None if self.weights is None or not self.weights[own].any() else self.weights[own]
         return Validation(self.exits, self.confidence[:, own], self.correct[:, own], weights)
 
     @property
@@ -115,7 +123,7 @@ class Validation:
         return float(self.correct[-1].mean())
 
     def answers(self, branch: str, threshold: float) -> NDArray[np.bool_]:
-        """Which samples `branch` would answer: confidence >= `threshold`."""
+        """Which samples `branch` would answer: certainty >= `threshold`."""
         certain: NDArray[np.bool_] = self.confidence[self._row[branch]] >= threshold
         return certain
 

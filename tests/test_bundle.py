@@ -253,13 +253,6 @@ def test_a_validation_table_of_another_form_is_refused(tmp_path: Path, content: 
         bundle.write(tmp_path / "tiny", facts(), files(**{"validation.npz": content}))
 
 
-def test_the_table_says_which_exit_answers_each_sample(tmp_path: Path) -> None:
-    """The first exit at or above its threshold answers; without a threshold it does not run."""
-    table = bundle.load(written(tmp_path / "tiny")).validation
-    assert table.taken_at({"b1": float(table.confidence[0, 3])}).tolist() == [1, 1, 1, 0, 0, 0]
-    assert table.taken_at({}).tolist() == [1] * SAMPLES
-
-
 def test_the_default_bundle_loads_and_weighs_at_most_ten_megabytes() -> None:
     """What ships with the package is verified and small."""
     found = bundle.load("default")

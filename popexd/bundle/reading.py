@@ -147,6 +147,7 @@ class _Reader:
             facts=self.facts,
             final_temperature=self.temperature(self.optional(self.facts, "final"), "final.", 1.0),
             quality=self.quality(),
+            quality_shares=self.quality_shares(),
         )
         self.file(self.value(self.facts, "validation", dict), "validation.file")
         return bundle
@@ -193,6 +194,13 @@ class _Reader:
             return QualityEstimator.from_json(self.value(self.facts, "quality", dict))
         except ValueError as error:
             raise BundleError(f"{self.folder / 'bundle.json'}: quality: {error}") from error
+
+    def quality_shares(self) -> dict[str, float]:
+        shares = self.optional(self.optional(self.facts, "quality"), "shares", "quality.")
+        found = {name: self.number(shares, name, "quality.shares.") for name in shares}
+        if not all(0 <= share <= 1 for share in found.values()) or (found and sum(found.values()) <= 0):
+            raise self.wrong("quality.shares", "expected shares between 0 and 1", shares)
+        return found
 
     def exits(self, segments: set[str], classes: int) -> tuple[ExitSpec, ...]:
         found: dict[str, ExitSpec] = {}

@@ -109,23 +109,13 @@ class ValidationTable:
         rows = zip(self.exits, self.confidence, self.entropy, strict=True)
         return np.stack([criteria.get(name, Criterion()).certainty(*measured) for name, *measured in rows])
 
-    def taken_at(self, thresholds: Mapping[str, float]) -> npt.NDArray[np.intp]:
-        """Say for every sample which exit (index into `exits`) answers; one absent from `thresholds` does not run.
-
-        Thresholds are confidences.
-        """
-        answered = np.full(self.samples, len(self.exits) - 1, dtype=np.intp)
-        for index in reversed(range(len(self.exits) - 1)):
-            if self.exits[index] in thresholds:
-                answered[self.confidence[index] >= thresholds[self.exits[index]]] = index
-        return answered
-
 
 @dataclass(frozen=True)
 class Bundle:
     """A verified model bundle.
 
-    `codecs` maps a cut ("input" or a segment) and a codec to measured mean bytes, accuracy and agreement with the
+    `quality_shares` is how large a part of a camera's frames is expected to be seen in each image-quality class; empty
+    where the validation table's own shares are it. `codecs` maps a cut ("input" or a segment) and a codec to measured mean bytes, accuracy and agreement with the
     uncoded answers; `facts` is bundle.json as read.
     """
 
@@ -140,6 +130,7 @@ class Bundle:
     facts: Mapping[str, Any] = field(repr=False)
     final_temperature: float = 1.0
     quality: QualityEstimator | None = None
+    quality_shares: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def thresholds(self) -> dict[str, float]:

@@ -124,7 +124,7 @@ def _check(bundle: Bundle, out: Path, plot: Path | None) -> None:
     if not bundle.exits:
         raise InputError(f"{bundle.folder}: no side branches, expected a bundle with early exits")
     if plot is not None:
-        from popexd.lab.panels import check_picture
+        from popexd.lab.pictures import check_picture
 
         check_picture("--plot", plot)
 

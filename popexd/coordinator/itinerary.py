@@ -85,7 +85,7 @@ class Ways:
     @cached_property
     def opening(self) -> Order:
         """What every frame begins with: what all ways have in common, so that no turn is lost by looking first."""
-        firsts = {way.opening for way in self.by_quality.values()} or {self.usual.opening}
+        firsts = {way.opening for way in (self.usual, *self.by_quality.values())}
         return firsts.pop() if len(firsts) == 1 else Order()
 
     @property

@@ -24,8 +24,6 @@ from popexd.solvers.strategies import alternatives
 Assemble = Callable[[Mapping[Tier, Any]], LayerGraph]
 """Builds the planner's graph from the profiles of the tiers that are present."""
 
-_ROUNDING = 1e-9
-
 _AS_GOOD = 1e-6
 """What an accuracy asked for may be missed by where it is all that the network has."""
 
@@ -52,7 +50,7 @@ class Planner:
         self.settings = settings
         self.corrections = Corrections()
         self.profiled = assemble({})
-        self.qualities = Qualities(self.profiled.validation)
+        self.qualities = Qualities(self.profiled)
         self._assemble = assemble
         self._assembled_for: Mapping[Tier, Any] = {}
         self._boot = boot
@@ -241,11 +239,11 @@ class Planner:
         """Whether a plan per class, for which every frame is decoded first, is to be in force and not one for all."""
         if len(chosen) == 1 or (not urgent and not forced and self.decision is not None and self._dwells(now)):
             return self.looks
+        if itinerary(chosen[ANY].plan, self._graphs[ANY]).needs_decoding:
+            return True  # it costs nothing then
         objective, blind = self.settings.objective, chosen[ANY].value
         loss = mixture(list(self._looked(chosen, now).values())).value(objective) - blind
-        if self.looks and not forced:
-            return not worth(loss, blind, objective)
-        return loss <= _ROUNDING * abs(blind)
+        return not worth(loss, blind, objective) if self.looks and not forced else loss <= 0
 
     def _looked(self, chosen: Mapping[str | None, Candidate], now: float) -> dict[str, tuple[float, Prediction]]:
         """Return share and expectation by class, decoding included."""

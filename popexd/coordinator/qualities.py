@@ -16,37 +16,38 @@ from numpy.typing import NDArray
 from popexd.estimators import ExitRates, QualityMix
 from popexd.plan import Tier
 from popexd.profile import INPUT, LayerGraph
-from popexd.validation import Validation
 
 ANY = None
 """In place of a class's name: frames whose class is not known."""
 
 _FEWEST_SAMPLES = 30
-"""A class with fewer in the validation table is planned for with the rest."""
+"""A class with fewer in the validation table keeps its own thresholds, but is counted on all samples."""
 
 
 class Qualities:
-    """The classes of a model's frames, with what frames have taught about each."""
+    """The classes that a model's frames are told to be of, with what frames have taught about each."""
 
-    def __init__(self, table: Validation | None) -> None:
-        self._table = table
+    def __init__(self, graph: LayerGraph) -> None:
         self._samples: dict[str, NDArray[np.bool_]] = {}
         self._rates: dict[str | None, ExitRates] = {}
         self.mix: QualityMix | None = None
+        table = graph.validation
         if table is None:
             return
-        large = {name: own for name, own in table.qualities.items() if own.sum() >= _FEWEST_SAMPLES}
-        self._samples = large if len(large) > 1 else {}
         self._rates[ANY] = ExitRates(table.exits, table.confidence)
-        for name, own in self._samples.items():
+        names = sorted({*table.qualities, *graph.quality_thresholds})
+        if len(names) < 2:
+            return
+        self._samples = {name: own for name, own in table.qualities.items() if own.sum() >= _FEWEST_SAMPLES}
+        for name in names:
+            own = self._samples.get(name, slice(None))
             self._rates[name] = ExitRates(table.exits, table.confidence[:, own])
-        if self._samples:
-            self.mix = QualityMix({name: float(table.mass[own].sum()) for name, own in self._samples.items()})
+        self.mix = QualityMix({name: table.share_of(name) for name in names})
 
     @property
     def names(self) -> tuple[str, ...]:
         """The classes that have plans of their own."""
-        return tuple(self._samples)
+        return () if self.mix is None else tuple(self.mix.prior)
 
     def shares(self, now: float) -> dict[str, float]:
         """Return how large a part of the frames is of each class."""
@@ -74,28 +75,27 @@ class Qualities:
         table = graph.validation
         if table is None or not self._rates:
             return {ANY: graph}
-        own = {name: self._rates[name].weights(now) for name in self._samples}
-        weights = self._joined(own, table, now) if looks else self._rates[ANY].weights(now)
+        own = {name: self._rates[name].weights(now) for name in self.names}
+        weights = self._joined(own, now) if looks else self._rates[ANY].weights(now) * table.mass
         found: dict[str | None, LayerGraph] = {
             ANY: replace(graph, validation=table.weighed(weights), thresholds=self._strictest(graph))
         }
-        ready = opened(graph) if self._samples else graph
+        ready = opened(graph) if own else graph
         for name, of_class in own.items():
-            each = ready.of_quality(name)
-            assert each.validation is not None
-            found[name] = replace(each, validation=each.validation.weighed(of_class))
+            samples = table.of_quality(name) if name in self._samples else table
+            thresholds = {**graph.thresholds, **graph.quality_thresholds.get(name, {})}
+            found[name] = replace(ready, validation=samples.weighed(of_class), thresholds=thresholds)
         return found
 
-    def _joined(self, own: Mapping[str, NDArray[np.float64]], table: Validation, now: float) -> NDArray[np.float64]:
-        weights = np.zeros(table.confidence.shape[1])
+    def _joined(self, own: Mapping[str, NDArray[np.float64]], now: float) -> NDArray[np.float64]:
+        weights = np.zeros(len(self._rates[ANY].weights(now)))
         for name, share in self.shares(now).items():
-            weights[self._samples[name]] = share * own[name] / own[name].sum()
+            weights[self._samples.get(name, slice(None))] += share * own[name] / own[name].sum()
         return weights
 
     def _strictest(self, graph: LayerGraph) -> dict[str, float]:
-        own = [graph.quality_thresholds.get(name, {}) for name in self._samples]
         return {
-            branch: max([bound, *(thresholds.get(branch, bound) for thresholds in own)])
+            branch: max([bound, *(own.get(branch, bound) for own in graph.quality_thresholds.values())])
             for branch, bound in graph.thresholds.items()
         }
 

@@ -77,6 +77,7 @@ class Drift:
             name: np.asarray(row, dtype=np.float64) for name, row in zip(table.exits, table.confidence, strict=True)
         }
         self._classes = table.qualities
+        self._shares = {name: table.share_of(name) for name in self._classes}
         self._references: dict[Hashable, _Reference | None] = {}
         self._seen: dict[str, deque[_Seen]] = {name: deque(maxlen=WINDOW) for name in table.exits}
         self._qualities: deque[str] = deque(maxlen=WINDOW)
@@ -155,8 +156,7 @@ class Drift:
         if not total:
             return {}
         return {
-            name: {"share": counts[name] / total, "expected_share": float(own.mean())}
-            for name, own in self._classes.items()
+            name: {"share": counts[name] / total, "expected_share": expected} for name, expected in self._shares.items()
         }
 
     def changes(self) -> list[Change]:

@@ -137,6 +137,7 @@ class QualityForm(Form):
     weights: list[list[float]]
     bias: list[float]
     agreement: Share
+    shares: dict[str, Share] = Field(default_factory=dict, description="of a camera's frames, expected, by class")
 
 
 class BranchForm(Form):

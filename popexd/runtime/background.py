@@ -165,6 +165,7 @@ def graph(
     table = bundle.validation
     # Without an estimator no frame is ever told to be of a class.
     seen = None if bundle.quality is None else table.seen
+    weights = None if seen is None else _expected(seen, bundle.quality_shares)
     return LayerGraph(
         model=bundle.name,
         input_bytes=4.0 * pixels,
@@ -189,10 +190,21 @@ def graph(
         codecs=_codecs(bundle, tiers, camera_bytes, frame_seconds, envelope_bytes),
         input_seconds={Tier.DEVICE: device.frame_seconds if frame_seconds is None else frame_seconds},
         result_bytes=RESULT_BYTES,
-        validation=Validation(table.exits, table.certainty(bundle.criteria), table.correct, quality=seen),
+        validation=Validation(table.exits, table.certainty(bundle.criteria), table.correct, weights, seen),
         thresholds=bundle.bounds(),
         quality_thresholds={name: bundle.bounds(name) for name in bundle.quality_names},
     )
+
+
+def _expected(seen: NDArray[np.str_], shares: Mapping[str, float]) -> NDArray[np.float64] | None:
+    """Weigh samples so that their classes have the shares that a camera is expected to show; None: they have them."""
+    if not shares:
+        return None
+    weights = np.zeros(seen.shape)
+    for name, share in shares.items():
+        own = seen == name
+        weights[own] = share / max(1, own.sum())
+    return weights if weights.sum() > 0 else None
 
 
 @functools.cache

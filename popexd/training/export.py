@@ -91,7 +91,8 @@ def export(
             "thresholds": wanted.thresholds,
             "frames": len(tuning.label),
         }
-        return written(Path(out), calibrated, validation, method=method, source=draft)[0]
+        natural = held_out.quality == CLEAR if trained.data.facts.get("distort") else None
+        return written(Path(out), calibrated, validation, method=method, source=draft, natural=natural)[0]
 
 
 def _draft(

@@ -10,7 +10,9 @@ import pytest
 
 from popexd.coordinator import events as ev
 from popexd.coordinator.choosing import Candidate, Known, best
+from popexd.coordinator.itinerary import Itinerary, Order, Step, Ways
 from popexd.coordinator.settings import PlannerSettings
+from popexd.estimators.drift import FEWEST, Drift
 from popexd.latency import predict
 from popexd.network import Link, NetworkState
 from popexd.plan import Tier
@@ -227,13 +229,43 @@ def test_the_device_alone_still_works_without_any_link() -> None:
     assert bench.decision.network == {}
 
 
-def test_a_rare_class_is_planned_for_with_the_rest() -> None:
-    """A handful of samples says nothing."""
+def rarely(blurred: int) -> LayerGraph:
+    """The same model with a table in which hardly any sample is blurred."""
     model = told_apart()
     assert model.validation is not None
-    quality = np.where(np.arange(SAMPLES) < 10, BLURRED, CLEAR)
-    table = Validation(model.validation.exits, model.validation.confidence, model.validation.correct, quality=quality)
-    assert Bench(replace(model, validation=table), mode="device").decision.by_quality == {}
+    quality = np.where(np.arange(SAMPLES) < blurred, BLURRED, CLEAR)
+    table = model.validation
+    return replace(model, validation=Validation(table.exits, table.confidence, table.correct, quality=quality))
+
+
+@pytest.mark.parametrize("blurred", [0, 10])
+def test_a_rare_class_keeps_its_thresholds_and_is_counted_on_all_samples(blurred: int) -> None:
+    """A handful of samples says nothing of its exits; what the bundle says of its threshold holds all the same."""
+    bench = Bench(rarely(blurred), mode="device")
+    plans = bench.decision.by_quality
+    assert plans.keys() == {CLEAR, BLURRED}
+    assert plans[BLURRED].plan.runs("b1")
+    table = told_apart().validation
+    assert table is not None
+    assert plans[BLURRED].prediction.exit_probabilities["b1"] == pytest.approx(
+        float((table.confidence[0] >= STRICT).mean()), abs=1e-6
+    )
+    between = (LENIENT + STRICT) / 2
+    assert only(ev.Answer, ran(bench, order(bench.frame()), CLEAR, between))
+    assert not only(ev.Answer, ran(bench, order(bench.frame()), BLURRED, between))
+
+
+def test_a_class_that_nobody_knows_goes_the_usual_way_from_its_first_step() -> None:
+    """Whatever the other classes begin with: what a frame's exit says is judged by the step that was ordered."""
+    bench = Bench(told_apart({CLEAR: 0.9, BLURRED: 0.6}), mode="device")
+    effects = bench.frame()
+    asked = []
+    while not (answers := only(ev.Answer, effects)):
+        run = order(effects)
+        asked += [*run.segments]
+        effects = ran(bench, run, "foggy", 0.3)
+    assert asked == ["v1", "v2", "v3"]
+    assert (answers[0].exit, answers[0].quality) == (FINAL, "foggy")
 
 
 def test_the_link_of_a_plan_is_the_one_that_was_measured() -> None:
@@ -270,3 +302,31 @@ def test_who_asks_for_another_mode_gets_it_without_a_look() -> None:
     bench.asked("set", mode="cloud")
     assert bench.decision.by_quality == {}
     assert bench.decision.cut == "input"
+
+
+def test_ways_that_differ_from_the_usual_one_begin_with_a_look() -> None:
+    """So a frame whose class has no way of its own can still go the usual one."""
+    here = Itinerary((Step(("v1",), "b1", 0.5), Step(("v2", "v3"), FINAL)), None, ())
+    there = Itinerary((Step(("v1", "v2", "v3"), FINAL),), None, ())
+    assert Ways(here, {CLEAR: here}).opening == here.opening
+    assert Ways(there, {CLEAR: here, BLURRED: here}).opening == Order()
+    assert Ways(there).opening == there.opening
+
+
+def test_expected_shares_weigh_the_classes_until_frames_have_told() -> None:
+    """A table of a laboratory's mix is not what a camera shows: its weights say so, planning and drift go by them."""
+    model = told_apart()
+    assert model.validation is not None
+    table = model.validation
+    assert table.quality is not None
+    weights = np.where(table.quality == CLEAR, 0.95, 0.05)
+    bench = Bench(replace(model, validation=table.weighed(weights)), mode="device")
+    assert bench.decision.shares == pytest.approx({CLEAR: 0.95, BLURRED: 0.05})
+    drift = Drift(table.weighed(weights))
+    for _ in range(FEWEST):
+        drift.looked(CLEAR)
+    assert drift.changes() == []
+    drift = Drift(table)
+    for _ in range(FEWEST):
+        drift.looked(CLEAR)
+    assert [change.signal for change in drift.changes()] == ["quality"]

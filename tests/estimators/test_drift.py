@@ -62,7 +62,7 @@ def test_another_mix_of_classes_is_no_drift_of_the_exits() -> None:
     play(drift, table(), classes=(BLURRED,))
     (change,) = drift.changes()
     assert (change.signal, change.exit, change.detected) == ("quality", None, True)
-    assert change.figures["classes"][BLURRED] == {"share": 1.0, "expected_share": 0.5}
+    assert change.figures["classes"][BLURRED] == pytest.approx({"share": 1.0, "expected_share": 0.5})
 
 
 def test_an_exit_that_has_become_too_sure_is_noticed_and_later_cleared() -> None:

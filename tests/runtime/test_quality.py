@@ -172,3 +172,21 @@ def test_without_an_estimator_nobody_plans_for_classes() -> None:
     assert untold is not None
     assert set(told.qualities) == set(DEFAULT.quality_names)
     assert untold.qualities == {}
+
+
+def test_expected_shares_weigh_the_planners_table(tmp_path: Path) -> None:
+    """Written in bundle.json, they stand for how often a camera shows each class; wrong ones are one line."""
+    facts = json.loads((DEFAULT.folder / "bundle.json").read_text(encoding="utf-8"))
+    names = [entry["file"] for entry in (*facts["segments"], *facts["exits"])]
+    files = {name: (DEFAULT.folder / name).read_bytes() for name in (*names, "validation.npz")}
+    shares = {"clear": 0.7, "blurred": 0.3, "noisy": 0.0, "dark": 0.0}
+    facts["quality"]["shares"] = shares
+    bundle = bundles.write(tmp_path / "bundle", facts, files)
+    runner = SegmentRunner(bundle, threads=1)
+    table = background.graph(bundle, background.measure(runner, bundle, budget_seconds=0.1), {}).validation
+    assert table is not None
+    assert {name: table.share_of(name) for name in shares} == pytest.approx(shares)
+    assert table.of_quality("dark").confidence.shape[1] > 0
+    facts["quality"]["shares"] = {"clear": 1.5}
+    with pytest.raises(BundleError, match=r"quality\.shares"):
+        bundles.write(tmp_path / "other", facts, files)

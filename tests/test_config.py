@@ -135,7 +135,7 @@ def test_one_environment_serves_agent_and_worker(monkeypatch: pytest.MonkeyPatch
         ('[mqtt]\npassword_file = "/nowhere/at/all"', ["mqtt.password_file", "/nowhere/at/all", "expected"]),
         ('[planner]\nsolver = "jont"', ["planner.solver", "'jont'", "did you mean 'joint'"]),
         ("[planner]\nmin_accuracy = nan", ["planner.min_accuracy", "finite"]),
-        ("[planner]\nthresholds = {b1 = 2}", ["planner.thresholds.b1", "less than or equal to 1"]),
+        ("[planner]\nthresholds = {b1 = 20}", ["planner.thresholds.b1", "less than or equal to 12"]),
         ("[probe]\ninterval_seconds = true", ["probe.interval_seconds", "expected a valid number"]),
         ("[probe]\ninterval_seconds = 1979-05-27", ["probe.interval_seconds", "expected a valid number"]),
         ("mqtt = 3", ["mqtt = 3", "expected a table"]),

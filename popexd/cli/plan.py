@@ -61,6 +61,9 @@ def plan(
         print(json.dumps(found, indent=2))
     else:
         _show(problem, solution, solve_seconds, beside)
+        if graph.quality_thresholds:
+            names = ", ".join(sorted(graph.quality_thresholds))
+            print(f"one plan for all frames; the daemon plans for each class: --quality with one of {printable(names)}")
 
 
 def _guarded(problem: Problem) -> Solution:

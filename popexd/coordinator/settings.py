@@ -47,6 +47,8 @@ class PlannerSettings:
     def updated(self, fields: Mapping[str, Any], exits: Mapping[str, Criterion]) -> PlannerSettings:
         """Return the settings with `fields` over them; `exits` are the model's side branches and what they go by.
 
+        A threshold of None takes back what was set before: the bundle's own stands again.
+
         Raises:
             InputError: an unknown key, exit or value; nothing is changed then.
 
@@ -60,9 +62,12 @@ class PlannerSettings:
             raise InputError(f"thresholds: {thresholds!r}, expected a table of exit = threshold")
         for name, value in thresholds.items():
             _one_of("thresholds", name, tuple(exits))
+            if value is None:
+                continue
             _number(f"thresholds.{name}", value, 0, exits[name].largest + 0.01)
         merged = {**self.thresholds, **thresholds}
-        return replace(self, **{**fields, "thresholds": merged})
+        kept = {name: value for name, value in merged.items() if value is not None}
+        return replace(self, **{**fields, "thresholds": kept})
 
 
 def _one_of(key: str, value: object, expected: tuple[str, ...]) -> None:

@@ -194,6 +194,19 @@ def test_a_threshold_that_is_set_stands_for_every_class() -> None:
     assert only(ev.Answer, ran(bench, order(bench.frame()), BLURRED, 0.6))
 
 
+def test_a_threshold_that_was_set_can_be_taken_back() -> None:
+    """With null: then each class has its own again."""
+    bench = Bench(told_apart({CLEAR: 0.9, BLURRED: 0.6}), mode="device")
+    bench.asked("set", thresholds={"b1": 0.6})
+    answer = bench.asked("set", thresholds={"b1": None})
+    assert answer is not None
+    assert answer.error is None
+    assert answer.data is not None
+    assert answer.data["thresholds"] == {}
+    thresholds = {name: choice.form["exits"]["b1"]["threshold"] for name, choice in bench.decision.by_quality.items()}
+    assert thresholds == {CLEAR: LENIENT, BLURRED: STRICT}
+
+
 def test_no_class_is_asked_for_more_than_the_network_has() -> None:
     """Where the whole network is right on 60 % of blurred frames, 90 % are not demanded of them."""
     model = told_apart()

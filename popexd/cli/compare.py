@@ -51,6 +51,10 @@ def compare(
     as_json: ask.AsJson = False,
 ) -> None:
     """Solve for PROFILE with every solver and show what each expects, what it takes and how far it is from exact."""
+    if plot is not None:
+        from popexd.lab.pictures import check_picture
+
+        check_picture("--plot", plot)
     chosen = _names(names)
     graph = ask.graph(profile, gamma, exit_probability, quality)
     links = ask.network(uplink_mbps, rtt_ms, jitter_ms, edge_uplink_mbps, edge_rtt_ms, direct_uplink_mbps)

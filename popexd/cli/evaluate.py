@@ -82,8 +82,10 @@ def evaluate(
     )
     if profile is None and (deadline_ms is not None or choose_ms is not None):
         raise InputError("--deadline-ms and --choose-ms: times are not known, expected --profile too")
-    if plot is not None and plot.exists() and not plot.is_dir():
-        raise InputError(f"--plot: {plot} is a file, expected a folder")
+    if plot is not None:
+        from popexd.lab.pictures import check_pictures
+
+        check_pictures("--plot", plot)
     loaded = bundles.load(bundle)
     policy = _policy(loaded, thresholds, criterion, chosen=question.target is not None)
     priced = None if profile is None else times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut)

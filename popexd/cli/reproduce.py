@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -21,7 +20,6 @@ ALL = "all"
 FROM_A_PROFILE = ("3", "4")
 FROM_PHOTOS = ("5", "6", "7", "jnca")
 FIGURES = (*FROM_A_PROFILE, *FROM_PHOTOS)
-FORMATS = ("png", "svg", "pdf")
 NEEDS_PHOTOS = "photos are missing, expected --data FOLDER (one folder of photos per class of --bundle) or generated"
 
 
@@ -88,12 +86,13 @@ def _formats(text: str) -> tuple[str, ...]:
     """Read `--format`; a picture that cannot be drawn is complained about before any work."""
     if text == "none":
         return ()
+    from popexd.lab.pictures import FORMATS, check_extra
+
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in chosen:
         if name not in FORMATS:
             raise InputError(f"--format: {name!r}, expected some of: {', '.join(FORMATS)}, or none")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("--format: pictures need the extra 'plot' (pip install 'popexd[plot]'), expected it, or none")
+    check_extra("--format", ", or none")
     return chosen
 
 

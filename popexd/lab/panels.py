@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from popexd.errors import InputError
 from popexd.evaluation.reliability import Reliability
-from popexd.lab.plots import COLOURS, DASHES, FORMATS, MARKERS
+from popexd.lab.pictures import check_format, put_picture
+from popexd.lab.plots import COLOURS, DASHES, MARKERS
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,13 @@ class Diagram:
     reliability: Reliability
 
 
-def check_picture(option: str, path: Path) -> None:
-    """Refuse a file that cannot be drawn, before any work. Raises InputError."""
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"{option}: {path}, expected a name that ends in {', '.join(FORMATS)}")
-
-
 def save_panels(path: Path, title: str, panels: Sequence[Curves | Diagram], columns: int = 3) -> None:
-    """Draw panels, `columns` side by side, into a file.
+    """Draw panels, `columns` side by side, into a file, whole or not at all.
 
     Raises:
         InputError: a format that cannot be drawn, or a file that cannot be written.
     """
-    check_picture("--plot", path)
+    check_format("--plot", path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -68,10 +62,7 @@ def save_panels(path: Path, title: str, panels: Sequence[Curves | Diagram], colu
         figure.legend(
             *first.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9, frameon=False
         )
-    try:
-        figure.savefig(path, dpi=100)
-    except OSError as error:
-        raise InputError(f"--plot: {path}: {error.strerror or error}, expected a file that can be written") from error
+    put_picture("--plot", path, lambda partial: figure.savefig(partial, dpi=100))
 
 
 def _diagram(axes: Any, panel: Diagram) -> None:

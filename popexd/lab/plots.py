@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from popexd.errors import InputError
+from popexd.lab.pictures import check_format, put_picture
 
-FORMATS = (".png", ".svg", ".pdf")
 # Distinguishable with any colour sight, after Okabe and Ito (2008); then again with another line.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":")
@@ -38,13 +37,12 @@ class Lines:
 
 
 def save(path: Path, title: str, bars: Sequence[Bars], lines: Lines | None = None) -> None:
-    """Draw panels of bars, and below them one of curves, into a file.
+    """Draw panels of bars, and below them one of curves, into a file, whole or not at all.
 
     Raises:
         InputError: a format that cannot be drawn, or a file that cannot be written.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise InputError(f"--plot: {path}, expected a name that ends in {', '.join(FORMATS)}")
+    check_format("--plot", path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,10 +57,7 @@ def save(path: Path, title: str, bars: Sequence[Bars], lines: Lines | None = Non
         _bars(figure.add_subplot(grid[index // 3, index % 3]), each)
     if lines is not None:
         _lines(figure.add_subplot(grid[rows, :]), lines)
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        raise InputError(f"--plot: {path}: {error.strerror or error}, expected a file that can be written") from error
+    put_picture("--plot", path, lambda partial: figure.savefig(partial, dpi=110))
 
 
 def merged(curves: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from popexd.errors import InputError
+from popexd.lab.pictures import put
 from popexd.lab.reproduction.figure import Figure
 
 
@@ -20,25 +20,20 @@ def write(folder: Path, figures: Iterable[Figure], formats: Iterable[str]) -> li
     Raises:
         InputError: something cannot be written.
     """
-    pending: list[tuple[Path, Path]] = []
+    chosen = tuple(formats)
+    files = {
+        folder / f"figure-{figure.name}.{suffix}": form
+        for figure in figures
+        for suffix, form in _forms(figure, chosen).items()
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for figure in figures:
-            for suffix, put in _forms(figure, tuple(formats)).items():
-                path = folder / f"figure-{figure.name}.{suffix}"
-                partial = folder / f".{path.stem}.{os.getpid()}.partial.{suffix}"
-                pending.append((partial, path))
-                put(partial)
-        for partial, path in pending:
-            partial.replace(path)
+        put(files)
     except OSError as error:
         raise InputError(
             f"--out: {folder}: {error.strerror or error}, expected a folder that can be written"
         ) from error
-    finally:
-        for partial, _ in pending:
-            partial.unlink(missing_ok=True)
-    return [path for _, path in pending]
+    return list(files)
 
 
 def _forms(figure: Figure, formats: tuple[str, ...]) -> dict[str, Callable[[Path], object]]:

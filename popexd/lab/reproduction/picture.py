@@ -8,8 +8,6 @@ from typing import Any
 from popexd.lab.plots import COLOURS, DASHES, MARKERS
 from popexd.lab.reproduction.figure import Curve, Figure, Panel
 
-FORMATS = ("png", "svg", "pdf")
-
 
 def draw(figure: Figure, path: Path) -> None:
     """Draw `figure` into `path`, in the format of its suffix. Raises OSError where it cannot be written."""

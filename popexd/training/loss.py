@@ -14,30 +14,29 @@ from popexd.errors import InputError
 WEIGHTINGS = ("decreasing", "equal", "increasing")
 
 
-def exit_weights(weighting: str, exits: int | None) -> tuple[float, ...]:
+def exit_weights(weighting: str, exits: int) -> tuple[float, ...]:
     """Weigh the exits, first to last: by name, or by one number per exit ("1.0,0.3" as in BranchyNet's paper).
 
-    "decreasing" is POPEX's linspace(1, 0.3), "increasing" its mirror, "equal" ones. `exits` None only checks the words.
-    Raises InputError.
+    "decreasing" is POPEX's linspace(1, 0.3), "increasing" its mirror, "equal" ones. Raises InputError.
     """
     if "," in weighting or weighting[:1].isdecimal():
         return _given(weighting, exits)
     if weighting not in WEIGHTINGS:
         raise InputError(f"--weighting: {weighting!r}, expected one of {', '.join(WEIGHTINGS)}")
     if weighting == "equal":
-        return (1.0,) * (exits or 1)
-    weights = torch.linspace(1, 0.3, exits or 1, dtype=torch.float64).tolist()
+        return (1.0,) * exits
+    weights = torch.linspace(1, 0.3, exits, dtype=torch.float64).tolist()
     return tuple(weights if weighting == "decreasing" else weights[::-1])
 
 
-def _given(weighting: str, exits: int | None) -> tuple[float, ...]:
+def _given(weighting: str, exits: int) -> tuple[float, ...]:
     try:
         weights = tuple(float(word) for word in weighting.split(","))
     except ValueError as error:
         raise InputError(f"--weights: {weighting!r}, expected numbers with commas between them") from error
     if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
         raise InputError(f"--weights: {weighting!r}, expected finite numbers from 0 on, one of them above 0")
-    if exits is not None and len(weights) != exits:
+    if len(weights) != exits:
         raise InputError(f"--weights: {len(weights)} numbers, expected {exits}: one per exit, the final one last")
     return weights
 

@@ -52,11 +52,15 @@ class Recipe:
 
     def check(self) -> None:
         """Raise InputError, with the option's name, for what cannot be."""
-        self.net(2, weights=False)
+        exits = self.net(2, weights=False).exits
         if self.pretrained and self.backbone not in NETWORKS:
             raise InputError(f"--pretrained: there are no weights of {self.backbone}, expected {', '.join(NETWORKS)}")
         augmentation(self.augmentation)
-        exit_weights(self.weighting, None)
+        *of_branches, _ = exit_weights(self.weighting, len(exits))
+        if self.freeze and not any(of_branches):
+            raise InputError(
+                f"--weights: {self.weighting!r}, expected one above 0 for a branch: --freeze trains no other"
+            )
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision: {self.precision!r}, expected {' or '.join(PRECISIONS)}")
         if self.optimiser not in OPTIMISERS:

@@ -231,8 +231,10 @@ def test_the_published_weightings(weighting: str, expected: tuple[float, ...]) -
     [
         ({"weighting": "random"}, "--weighting"),
         ({"weighting": "1.0,x"}, "--weights"),
-        ({"weighting": "0,0"}, "--weights"),
-        ({"weighting": "1,-1"}, "--weights"),
+        ({"weighting": "0,0,0"}, "--weights"),
+        ({"weighting": "1.0,0.3"}, "--weights: 2 numbers, expected 3"),
+        ({"weighting": "0,0,1", "freeze": True}, "--weights: '0,0,1', expected one above 0 for a branch"),
+        ({"weighting": "1,1,-1"}, "--weights"),
         ({"precision": "float8"}, "--precision"),
         ({"optimiser": "rmsprop"}, "--optimiser"),
         ({"augmentation": "fog"}, "--augmentation"),

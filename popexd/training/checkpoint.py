@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import uuid
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from popexd.errors import InputError
 from popexd.training.backbones import build
@@ -36,12 +36,16 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a checkpoint that `popexd train` wrote")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        first_line = (str(error).splitlines() or ["unreadable"])[0][:100]
-        raise InputError(f"{path}: not a checkpoint that `popexd train` wrote: {first_line}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # advice about pickles, beside our one line
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a foreign file is a program for torch's unpickler: it may raise anything
+        raise InputError(f"{path}: not a checkpoint that `popexd train` wrote: {_first_line(error)}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema: expected {SCHEMA!r}, a checkpoint that `popexd train` wrote")
+    weights = content.get("weights")
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise InputError(f"{path}: weights: expected tensors by name, as `popexd train` writes them")
     return content
 
 
@@ -50,9 +54,8 @@ def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:
     try:
         net = build(content["backbone"], len(content["classes"]), content.get("branches", ""), content.get("side", 0))
         net.load_state_dict(content["weights"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        first_line = str(error).splitlines()[0][:100]
-        raise InputError(f"{where}: the weights do not fit the backbone it names: {first_line}") from error
+    except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{where}: the weights do not fit the backbone it names: {_first_line(error)}") from error
     return net.eval()
 
 
@@ -91,3 +94,7 @@ def _heads(net: EarlyExitNet) -> set[str]:
         ]
         found |= {f"{linear[-1]}.weight", f"{linear[-1]}.bias"}
     return found
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:100]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,9 +78,7 @@ def evaluate(
     as_json: shared.AsJson = False,
 ) -> None:
     """Evaluate the exits of BUNDLE on photos, or on its own validation table."""
-    question = _question(
-        answer, p_target, deadline_ms, batch, reshuffles, seed, sweep or plot is not None, choose_accuracy, choose_ms
-    )
+    question = _question(answer, p_target, deadline_ms, batch, reshuffles, seed, sweep, choose_accuracy, choose_ms)
     if profile is None and (deadline_ms is not None or choose_ms is not None):
         raise InputError("--deadline-ms and --choose-ms: times are not known, expected --profile too")
     if plot is not None:
@@ -89,6 +88,9 @@ def evaluate(
     loaded = bundles.load(bundle)
     policy = _policy(loaded, thresholds, criterion, chosen=question.target is not None)
     priced = None if profile is None else times.exit_times(loaded, profile, uplink_mbps, rtt_ms, gamma, cut)
+    if priced is not None:
+        policy = policy.only(priced.running)
+    question = replace(question, sweep=_sweeps(policy, asked=sweep, drawn=plot is not None))
     answers, groups, origin = _answers(loaded, data, distort, samples, seed, threads, quiet=as_json)
     _report(loaded, policy, answers, groups, origin, question, priced, plot, as_json=as_json)
 
@@ -113,7 +115,7 @@ def _report(
     if priced is None:
         report = examine(answers, policy, depth(loaded), question, groups=groups)
     else:
-        report = examine(answers, policy.only(priced.running), priced.seconds, question, timed=True, groups=groups)
+        report = examine(answers, policy, priced.seconds, question, timed=True, groups=groups)
     where = f"{loaded.name}, {origin}" + ("" if priced is None else f", cut after {priced.cut}")
     if plot is not None:
         evaluation_report.draw(plot, where, report)
@@ -162,6 +164,24 @@ def _question(
         sweep=sweep,
         target=target,
     )
+
+
+def _sweeps(policy: Policy, *, asked: bool, drawn: bool) -> bool:
+    """Whether one threshold is tried for all branches; pictures have that where it makes sense.
+
+    Raises InputError where it is asked for and does not.
+    """
+    from popexd.evaluation.report import one_criterion
+
+    if not policy.thresholds or not (asked or drawn):
+        return False
+    try:
+        one_criterion(policy)
+    except InputError:
+        if asked:
+            raise
+        return False
+    return True
 
 
 def _policy(bundle: Bundle, thresholds: str | None, criterion: str | None, *, chosen: bool) -> Policy:

@@ -211,7 +211,7 @@ def _sweep(
     answers: Answers, policy: Policy, costs: Mapping[str, float], question: Question
 ) -> tuple[tuple[Swept, ...], tuple[Point, ...]]:
     """Count one threshold for all branches, and the screening; classes of quality have none of their own here."""
-    branches, criterion = list(policy.thresholds), _one_criterion(policy)
+    branches, criterion = list(policy.thresholds), one_criterion(policy)
     whole = 1.0 if criterion.name == "confidence" else criterion.threshold(0.0)
     levels = [round(float(level), 4) for level in np.linspace(0.0, whole, LEVELS)]
     swept = []
@@ -224,7 +224,8 @@ def _sweep(
     return tuple(swept), tuple(increasing(points(answers, lists, costs, policy.criteria)))
 
 
-def _one_criterion(policy: Policy) -> Criterion:
+def one_criterion(policy: Policy) -> Criterion:
+    """What all branches that run go by. Raises InputError where they differ; there must be a branch."""
     found = {policy.criterion(branch) for branch in policy.thresholds}
     if len(found) > 1:
         raise InputError(f"--sweep: branches go by {' and '.join(sorted(each.name for each in found))}, expected one")

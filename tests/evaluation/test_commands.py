@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from popexd import bundle as bundles
+from popexd.bundle.reading import listed_files
 from popexd.cli.main import main
 from popexd.lab import conveyor
 from popexd.lab.parts import CLASSES
@@ -148,6 +149,22 @@ def test_sweeps_and_pictures(tmp_path: Path) -> None:
         "reliability.png",
         "sweep.png",
     ]
+
+
+def test_branches_of_mixed_criteria_are_drawn_without_a_sweep(tmp_path: Path) -> None:
+    """The sweep is refused only where it is asked for, and before any work."""
+    facts = json.loads((BUNDLE.folder / "bundle.json").read_text())
+    facts["exits"][1] |= {"criterion": "entropy", "threshold": 0.5, "by_quality": {}}
+    files = {name: (BUNDLE.folder / name).read_bytes() for name in listed_files(facts)}
+    bundles.write(tmp_path / "mixed", facts, files)
+    words = ("evaluate", tmp_path / "mixed", "--reshuffles", 5, "--plot", tmp_path / "plots")
+    found = json.loads(popexd(*words, "--json"))
+
+    assert "sweep" not in found
+    assert found["policy"]["criteria"] == {"b1": "confidence", "b3": "entropy"}
+    assert [path.name for path in (tmp_path / "plots").iterdir()] == ["reliability.png"]
+    complaint = popexd(*words, "--sweep", "--data", tmp_path / "nowhere", status=2)
+    assert "--sweep: branches go by confidence and entropy, expected one" in complaint
 
 
 def test_a_cut_before_a_branch_leaves_it_out_of_sweep_and_choice(tmp_path: Path) -> None:

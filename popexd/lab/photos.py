@@ -22,8 +22,12 @@ GENERATED = "generated"
 AS_IT_IS = "as it is"
 MOST_BYTES = 6_000_000_000
 
+TRAIN = "train"
+TUNING = ("val", "valid", "validation")
+TEST = "test"
+"""Folders of a source that keeps its photos apart; the first of TUNING that is there is meant."""
+
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_TUNING, _HELD_OUT = ("val", "valid", "validation"), ("test",)
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -77,9 +81,9 @@ class Frames:
 def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts:
     """List the photos of a source: "generated", a folder, or frames that `popexd train` prepared.
 
-    A folder has one folder of images per class, or such folders under `val` and `test` (one of them will do; `train` is
-    left alone beside them). What the source does not keep apart is halved here, class by class. `samples` is the most
-    that are taken, classes in turn; None for all (1200 if generated).
+    A folder has one folder of images per class, or such folders under one of TUNING and `test` (one of them will do;
+    `train` is left alone beside them). What the source does not keep apart is halved here, class by class. `samples` is
+    the most that are taken, classes in turn; None for all (1200 if generated).
 
     Raises:
         InputError: no such folder, fewer than two classes, one that the bundle does not know, or no images.
@@ -93,15 +97,20 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts
         return _prepared(place, bundle, samples)
     if not place.is_dir():
         raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
-    tuning = next((place / name for name in _TUNING if (place / name).is_dir()), None)
-    test = next((place / name for name in _HELD_OUT if (place / name).is_dir()), None)
+    given = given_parts(place)
+    tuning, test, train = next((given[name] for name in TUNING if name in given), None), given.get(TEST), place / TRAIN
     if tuning is not None and test is not None:
         fit, report = (tuple(_in_turn(of_folder(each, bundle), _half(samples), seed)) for each in (tuning, test))
         return Parts(fit, report, f"{len(fit)} photos of {tuning.name}, {len(report)} of {test.name}", own=True)
-    train = place / "train"
     root = tuning or test or (train if train.is_dir() and train.name not in bundle.classes else place)
     every = _in_turn(of_folder(root, bundle), samples, seed)
     return _halved(every, f"{len(every)} photos of {root.name}")
+
+
+def given_parts(place: Path) -> dict[str, Path]:
+    """The folders by which a source keeps its photos apart, by name: `train`, the first of TUNING, `test`."""
+    tuning = next((name for name in TUNING if (place / name).is_dir()), TUNING[0])
+    return {name: place / name for name in (TRAIN, tuning, TEST) if (place / name).is_dir()}
 
 
 def frames(

@@ -61,18 +61,18 @@ def generated(samples: int | None, seed: int, side: int) -> Source:
 
 
 def folder(place: Path, samples: int | None, seed: int, side: int, distort: str = "") -> Source:
-    """Images in one folder per class, split here; or in class folders under `train` and `val` or `test`.
+    """Images in one folder per class, split here; or in class folders under the names that `photos` knows.
 
-    With `val` and `test`, `val` tunes and `test` validates; with one of them, it validates and a tenth of `train`
-    tunes. `samples` limits all splits together; for `distort` see `variants`. Raises InputError.
+    With `val` (or `valid`, `validation`) and `test`, `val` tunes and `test` validates; with one of them, it validates
+    and a tenth of `train` tunes. `samples` limits all splits together; for `distort` see `variants`. Raises InputError.
     """
     if not place.is_dir():
         raise InputError(f"{place}: no such folder, expected 'generated', torchvision:NAME or one folder per class")
-    parts = {name: place / name for name in ("train", "val", "test") if (place / name).is_dir()}
-    if "train" in parts and len(parts) > 1:
+    parts = photos.given_parts(place)
+    if photos.TRAIN in parts and len(parts) > 1:
         classes, items = _given_splits(parts, seed)
     else:
-        root = parts.get("train", place) if {*parts} == {*_folders(place)} else place
+        root = parts.get(photos.TRAIN, place) if {*parts} == {*_folders(place)} else place
         classes = class_folders(root)
         items = split(shuffled(images_of(root, classes, LEAST_PER_CLASS), seed))
     items = limited(items, samples)
@@ -159,23 +159,23 @@ def images_of(root: Path, classes: Sequence[str], least: int) -> list[tuple[Path
 
 
 def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...], dict[str, Sequence[Any]]]:
-    classes = class_folders(parts["train"])
-    training = shuffled(images_of(parts["train"], classes, LEAST_PER_CLASS), seed)
+    classes = class_folders(parts[photos.TRAIN])
+    training = shuffled(images_of(parts[photos.TRAIN], classes, LEAST_PER_CLASS), seed)
     held_out: dict[str, list[tuple[Path, int]]] = {}
-    for name in ("val", "test"):
-        if name not in parts:
-            continue
+    for name in [each for each in parts if each != photos.TRAIN]:
         unknown = {*_folders(parts[name])} - {*classes}
         if unknown:
-            raise InputError(f"{parts[name]}: class {min(unknown)!r} is not in {parts['train']}, expected the same")
+            raise InputError(
+                f"{parts[name]}: class {min(unknown)!r} is not in {parts[photos.TRAIN]}, expected the same"
+            )
         there = [each for each in classes if (parts[name] / each).is_dir()]
         images = [(path, classes.index(there[label])) for path, label in images_of(parts[name], there, 0)]
         if not images:
             raise InputError(f"{parts[name]}: no images, expected some of every class to be held out")
         held_out[name] = shuffled(images, seed)
-    validation = held_out.get("test", held_out.get("val", []))
-    if len(held_out) == 2:
-        return classes, {"training": training, "tuning": held_out["val"], "validation": validation}
+    *tuning, validation = held_out.values()  # `test` is the last where there are two
+    if tuning:
+        return classes, {"training": training, "tuning": tuning[0], "validation": validation}
     tenth = len(training) // 10
     return classes, {"training": training[tenth:], "tuning": training[:tenth], "validation": validation}
 

@@ -48,6 +48,25 @@ def test_a_given_validation_split_validates_and_a_tenth_of_training_tunes(tmp_pa
         assert np.array_equal(bright, split.labels == 1)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "validation"])
+@pytest.mark.parametrize("test", [False, True])
+def test_a_validation_split_may_have_any_of_its_usual_names(tmp_path: Path, name: str, test: bool) -> None:
+    """The same names that an evaluation knows; the classes are those of `train`."""
+    for part, count in {"train": 20, name: 6, **({"test": 4} if test else {})}.items():
+        for label, tone in (("dark", 60), ("light", 190)):
+            photos(tmp_path / "own" / part / label, count, tone)
+    found = prepare(tmp_path)
+    assert found.classes == ("dark", "light")
+    assert sizes(found) == ([40, 12, 8] if test else [36, 4, 12])
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    """A folder of vehicles is no folder of splits: nothing is held out beside it."""
+    for label in ("bus", "train"):
+        photos(tmp_path / "own" / label, 10, 90)
+    assert prepare(tmp_path).classes == ("bus", "train")
+
+
 def test_val_tunes_where_test_validates(tmp_path: Path) -> None:
     """With all three folders nothing of `train` is held back, and a class may be missing in one held out."""
     for name, tone in (("dark", 60), ("light", 190)):

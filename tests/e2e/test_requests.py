@@ -168,7 +168,6 @@ def test_the_mode_says_where_frames_are_finished(site: Site) -> None:
         ({"thresholds": 0.5}, "thresholds"),
         ({"thresholds": {"b9": 0.5}}, "thresholds"),
         ({"thresholds": {"b1": "x"}}, "thresholds.b1"),
-        ({"thresholds": {"b1": None}}, "thresholds.b1"),
         ({"mode": "device", "min_accuracy": 7}, "min_accuracy"),
         ({"event": "x"}, "event"),
     ],

@@ -13,7 +13,7 @@ from popexd import bundle as bundles
 from popexd.bundle import Bundle
 from popexd.cli import evaluated as shared
 from popexd.cli import exit_times as times
-from popexd.cli.words import printable, share
+from popexd.cli.words import printable, share, threshold
 from popexd.criteria import CRITERIA
 from popexd.errors import InputError
 
@@ -332,9 +332,8 @@ def _show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, out: P
     part = "the test photos" if parts.own else "the other half"
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")
     for name, levels in of_bundle(after.bundle).by_quality.items():
-        print(
-            f"thresholds where {name} is seen: {', '.join(f'{branch} {level:g}' for branch, level in levels.items())}"
-        )
+        shown = (f"{branch} {threshold(level, after.bundle.criteria[branch])}" for branch, level in levels.items())
+        print(f"thresholds where {name} is seen: {', '.join(shown)}")
     if fitted is not None:
         agreement = share(fitted.estimator.agreement)
         print(f"quality estimator: {', '.join(fitted.estimator.classes)}; right on {agreement} of frames not fitted on")
@@ -361,7 +360,7 @@ def _exit_table(before: Side, after: Side) -> Any:
                 name if when == "before" else "",
                 when,
                 f"{form['temperatures'][name]:.3f}",
-                "" if name == "final" else f"{form['thresholds'][name]:g}",
+                "" if name == "final" else threshold(form["thresholds"][name], side.bundle.criteria[name]),
                 share(found.calibration_error[name]),
                 share(found.shares[name]),
                 share(found.accuracy_where_taken[name]),

@@ -187,6 +187,7 @@ def _sweeps(policy: Policy, *, asked: bool, drawn: bool) -> bool:
 def _policy(bundle: Bundle, thresholds: str | None, criterion: str | None, *, chosen: bool) -> Policy:
     """The bundle's rule, with the thresholds and the criterion that are given."""
     from popexd.evaluation.policy import Policy, of_bundle
+    from popexd.evaluation.sweeps import nothing
 
     own = of_bundle(bundle)
     given = _levels(bundle, thresholds)
@@ -201,7 +202,7 @@ def _policy(bundle: Bundle, thresholds: str | None, criterion: str | None, *, ch
             )
         criteria = dict.fromkeys(own.thresholds, wanted)
         # Thresholds are about to be chosen; until then no branch answers.
-        given = {name: wanted.threshold(1.0) for name in unknown} | given
+        given = {name: nothing(wanted) for name in unknown} | given
     by_quality = {
         name: {branch: level for branch, level in levels.items() if branch not in given}
         for name, levels in own.by_quality.items()

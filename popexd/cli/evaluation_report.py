@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popexd.cli.words import milliseconds, printable, share
+from popexd.cli.words import milliseconds, printable, share, threshold
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def _exits(title: str, report: Report) -> Any:
         column.justify = "right"
     for name in report.answers.exits:
         runs = name in report.policy.thresholds
-        level = f"{report.policy.thresholds[name]:g}" if runs else ("" if name == "final" else "does not run")
+        level = "" if name == "final" else "does not run"
+        if runs:
+            level = _threshold(report, name, report.policy.thresholds[name])
         row = [
             name,
             level,
@@ -95,7 +97,8 @@ def _lines(report: Report) -> Iterator[str]:
     )
     for name, levels in report.policy.by_quality.items():
         if levels:
-            yield f"where {name} is seen: {', '.join(f'{branch} {level:g}' for branch, level in levels.items())}"
+            shown = (f"{branch} {_threshold(report, branch, level)}" for branch, level in levels.items())
+            yield f"where {name} is seen: {', '.join(shown)}"
     yield (
         f"inference outage (a batch of {asked.batch} right on the device below {asked.p_target:g}): "
         f"{_probability(report.every.outage)}"
@@ -181,7 +184,7 @@ def _screened(report: Report) -> Any:
         column.justify = "right"
     step = max(1, -(-len(report.screened) // SHOWN_POINTS))
     for point in [*report.screened[::step], *report.screened[-1:]][: SHOWN_POINTS + 1]:
-        levels = (f"{point.thresholds[name]:g}" for name in branches)
+        levels = (_threshold(report, name, point.thresholds[name]) for name in branches)
         table.add_row(*levels, share(point.accuracy), share(point.shares["final"]), _cost(report, point.cost))
     return table
 
@@ -209,12 +212,16 @@ def _chosen_row(report: Report, name: str, choice: Choice, held_out: Group, bran
         cost = sum(then.shares[each] * report.costs[each] for each in then.shares if each in report.costs)
     return [
         printable(name),
-        *(f"{choice.chosen.thresholds[branch]:g}" for branch in branches),
+        *(_threshold(report, branch, choice.chosen.thresholds[branch]) for branch in branches),
         share(choice.chosen.accuracy),
         share(then.accuracy),
         share(then.offloading),
         _cost(report, cost),
     ]
+
+
+def _threshold(report: Report, branch: str, level: float) -> str:
+    return threshold(level, report.policy.criterion(branch))
 
 
 def _cost_name(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from popexd.criteria import Criterion
 from popexd.protocol.messages import LinkFigures
 
 
@@ -18,6 +19,11 @@ def milliseconds(seconds: float | None) -> str:
 def share(value: float | None) -> str:
     """Write a share in per cent, `-` for none."""
     return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def threshold(value: float, criterion: Criterion) -> str:
+    """Write a branch's threshold; one at which it answers nothing is `never`."""
+    return f"{value:g}" if criterion.bound(value) <= 1 else "never"
 
 
 def link(figures: LinkFigures) -> str:

@@ -11,7 +11,7 @@ from popexd.criteria import Criterion
 from popexd.errors import Infeasible
 from popexd.evaluation.outcomes import CLEAR, Answers
 from popexd.evaluation.policy import CONFIDENCE, certainty
-from popexd.evaluation.sweeps import Point, cheapest, fine_levels, most_accurate, points, strict
+from popexd.evaluation.sweeps import Point, cheapest, fine_levels, most_accurate, nothing, points, strict
 
 LEAST_LEAVING = 20
 """Fewer samples than that say nothing about a branch."""
@@ -105,7 +105,7 @@ def reliable(
     """
     bar = float(answers.correct[-1].mean()) if least_right is None else least_right
     # Too few to judge it: it answers nothing.
-    nowhere = {name: strict((criteria or {}).get(name, CONFIDENCE), 1.0) for name in branches}
+    nowhere = {name: nothing((criteria or {}).get(name, CONFIDENCE)) for name in branches}
     return _reliable(answers, nowhere, criteria or {}, bar, allowance)
 
 
@@ -126,7 +126,7 @@ def _reliable(
         right, right_at_the_end = (np.append(0, np.cumsum(correct[which][order]))[leaving] for which in (row, -1))
         kept = (right >= bar * leaving) & (right_at_the_end - right <= allowance * leaving)
         good = levels[kept & (leaving >= LEAST_LEAVING)]
-        lowest = float(good[0]) if good.size else strict(criterion, 1.0)
+        lowest = float(good[0]) if good.size else nothing(criterion)
         found[name] = lowest if order.size >= LEAST_LEAVING else unknown
         remaining &= sure < criterion.bound(found[name])
     return found

@@ -23,6 +23,9 @@ BRANCHYNET_NATS = (1e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 0.75, 1.0, 5.0, 10.0)
 CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
 BRANCHYNET_INCREASE = -0.0005
 
+ABOVE_ANY_CONFIDENCE = 1.01
+"""What a branch that should answer nothing is given; the largest that the daemon's settings take."""
+
 _MOST_POINTS = 20_000
 _MOST_LEVELS = 200
 
@@ -121,8 +124,13 @@ def fine_levels(answers: Answers, branches: Sequence[str], criteria: Mapping[str
     for branch in branches:
         criterion = criteria.get(branch, CONFIDENCE)
         bounds = np.quantile(certainty(answers, branch, criterion), np.linspace(0, 1, count - 2))
-        found[branch] = sorted({strict(criterion, float(bound)) for bound in (0.0, *bounds, 1.0)})
+        found[branch] = sorted({strict(criterion, float(bound)) for bound in (0.0, *bounds)} | {nothing(criterion)})
     return found
+
+
+def nothing(criterion: Criterion) -> float:
+    """The threshold at which a branch answers nothing, not even where it is certain: a saturated softmax is 1."""
+    return ABOVE_ANY_CONFIDENCE if criterion.name == "confidence" else 0.0
 
 
 def strict(criterion: Criterion, bound: float) -> float:

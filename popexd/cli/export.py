@@ -21,6 +21,10 @@ def export(
         Path | None, typer.Option(help="The prepared frames, also with other distortions; default: those trained on.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where its pictures come from, for --distort.")] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Where torchvision's data set lies, for --distort; default: root beside the frames."),
+    ] = None,
     distort: Annotated[
         str, typer.Option(metavar="NAME,...", help="Measure it on frames with each of these: clear,blurred,noisy.")
     ] = "",
@@ -40,7 +44,7 @@ def export(
     experts = _experts(expert or [])
     console = Console(stderr=True, quiet=as_json)
     if distort:
-        cache = _distorted(checkpoint, data, distort, cache, quiet=as_json)
+        cache = _distorted(checkpoint, data, distort, cache, root, quiet=as_json)
     with console.status("reading") as status:
         bundle = write_bundle(
             checkpoint,
@@ -60,7 +64,9 @@ def export(
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
 
 
-def _distorted(checkpoint: Path, data: str | None, distort: str, cache: Path | None, quiet: bool) -> Path:
+def _distorted(
+    checkpoint: Path, data: str | None, distort: str, cache: Path | None, root: Path | None, *, quiet: bool
+) -> Path:
     from popexd.training.export import frames_of
 
     if data is None:
@@ -71,7 +77,7 @@ def _distorted(checkpoint: Path, data: str | None, distort: str, cache: Path | N
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        return frames_of(checkpoint, data, distort, cache, progress=show)
+        return frames_of(checkpoint, data, distort, cache, root=root, progress=show)
 
 
 def _experts(words: list[str]) -> dict[str, Path]:

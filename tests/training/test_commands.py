@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,33 @@ def test_bad_options_of_train_are_one_line_and_leave_nothing(
     assert named in complaint
     assert "\n" not in complaint
     assert list(tmp_path.iterdir()) == []
+
+
+def digits(root: Path) -> None:
+    """Write a small MNIST as torchvision looks for it: noise, labels in turn."""
+    raw, random = root / "MNIST" / "raw", np.random.default_rng(1)
+    raw.mkdir(parents=True)
+    for stem, count in (("train", 200), ("t10k", 20)):
+        images = random.integers(0, 256, count * 28 * 28, dtype=np.uint8).tobytes()
+        labels = (np.arange(count, dtype=np.uint8) % 10).tobytes()
+        (raw / f"{stem}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images)
+        (raw / f"{stem}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels)
+
+
+def test_a_torchvision_set_elsewhere_is_distorted_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`export --distort` takes the --root that `train` was given; without it the line says where it looked."""
+    digits(tmp_path / "sets")
+    options = ["--data", "torchvision:MNIST", "--backbone", "b-alexnet-tiny", "--epochs", "1", "--threads", "1"]
+    assert status("train", "--out", tmp_path / "run", *options, "--root", tmp_path / "sets") == 0
+    again = ["export", tmp_path / "run" / "best.pt", "--out", tmp_path / "bundle", "--codec-frames", "4"]
+    again += ["--data", "torchvision:MNIST", "--distort", "clear,dark-0.5"]
+    capsys.readouterr()
+    assert status(*again) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert f"torchvision:MNIST in {tmp_path / 'run' / 'root'}" in complaint
+    assert "\n" not in complaint
+    assert status(*again, "--root", tmp_path / "sets") == 0
+    assert len(bundles.load(tmp_path / "bundle").validation.label) == 2 * 20
 
 
 def test_export_of_something_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 BundlePath = Annotated[str, typer.Argument(help="a bundle folder, or the one that ships with popexd")]
 Distort = Annotated[
     str | None,
-    typer.Option(metavar="NAME,...", help="add every photo once more with each, e.g. blur-5,blur-15,blur-65,noise-20"),
+    typer.Option(
+        metavar="NAME,...",
+        help="besides the photos as they are, add each once more with every one of these, such as blur-15,noise-20; a "
+        "class such as blurred is all of its own",
+    ),
 ]
 Samples = Annotated[int | None, typer.Option(min=2, help="photos at most, before distortions")]
 Seed = Annotated[int, typer.Option(min=0, help="of choosing photos, noise and reshuffles")]

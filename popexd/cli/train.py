@@ -26,7 +26,13 @@ Root = Annotated[Path | None, typer.Option(help="Where torchvision's data set li
 Download = Annotated[bool, typer.Option("--download", help="Let torchvision fetch its data set.")]
 Cache = Annotated[Path | None, typer.Option(help="Folder for the prepared frames; default: OUT/data.")]
 Samples = Annotated[int | None, typer.Option(min=1, help="Frames in all; default: 24,000 generated ones, else all.")]
-Distort = Annotated[str, typer.Option(metavar="NAME,...", help="Frames with each of these: clear, blurred, noise-20.")]
+Distort = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="In place of the photos as they are (clear), each with every one: clear,blurred,noise-20.",
+    ),
+]
 Backbone = Annotated[
     str, typer.Option(help="b-alexnet[-cifar|-tiny], alexnet, mobilenet-v2, mobilenet-v3-small, … (see the docs).")
 ]

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from popexd.errors import InputError
+
 CLEAR = "clear"
 """The class of a photo that nothing was done to."""
 
@@ -78,6 +80,24 @@ DISTORTIONS: Mapping[str, Distortion] = {
     "bright-2": _exposure(2),
 }
 """Every distortion by its name, from slight to strong within a class."""
+
+
+def named(text: str | None) -> tuple[str, ...]:
+    """Read `--distort`: distortions, classes (all of theirs) and "clear" (nothing), commas between; each is there once.
+
+    Raises:
+        InputError: a word that is not known.
+    """
+    found: list[str] = []
+    for part in text.split(",") if text else ():
+        word = part.strip()
+        of_class = [name for name, each in DISTORTIONS.items() if each.quality == word]
+        if word != CLEAR and word not in DISTORTIONS and not of_class:
+            classes = dict.fromkeys(each.quality for each in DISTORTIONS.values())
+            known = ", ".join((CLEAR, *classes, *DISTORTIONS))
+            raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
+        found += of_class or [word]
+    return tuple(dict.fromkeys(found))
 
 
 def _rounded(values: NDArray[np.float32]) -> Pixels:

@@ -14,7 +14,7 @@ from PIL import Image
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR, DISTORTIONS
+from popexd.lab.distortions import CLEAR, DISTORTIONS, named
 from popexd.lab.parts import CLASSES
 from popexd.runtime.frames import load_image, sniff
 
@@ -150,12 +150,12 @@ def frames(
 
 
 def distortions(text: str | None) -> tuple[str, ...]:
-    """Read a list of distortions separated by commas. Raises InputError for one that is not there."""
-    names = tuple(part.strip() for part in text.split(",")) if text else ()
-    for name in names:
-        if name not in DISTORTIONS:
-            raise InputError(f"--distort: {name!r}, expected some of: {', '.join(DISTORTIONS)}")
-    return names
+    """Read which distortions are added to photos, see `distortions.named`; "clear" adds nothing, they are there anyway.
+
+    Raises:
+        InputError: a word that is not known.
+    """
+    return tuple(name for name in named(text) if name != CLEAR)
 
 
 def frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Generator) -> Pixels:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from popexd.bundle import InputSpec
 from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor, photos
-from popexd.lab.distortions import CLEAR, DISTORTIONS
+from popexd.lab.distortions import CLEAR, named
 from popexd.lab.parts import CLASSES
 from popexd.runtime.frames import load_image
 
@@ -90,19 +90,8 @@ def folder(place: Path, samples: int | None, seed: int, side: int, distort: str 
 
 
 def variants(distort: str) -> tuple[str, ...]:
-    """Read what is done to frames, words with commas between: distortions, classes (all of theirs), "clear" (nothing).
-
-    Every frame is there once for each. Nothing said is "clear". Raises InputError for a word that is not known.
-    """
-    found: list[str] = []
-    for word in distort.split(",") if distort else (CLEAR,):
-        of_class = [name for name, each in DISTORTIONS.items() if each.quality == word]
-        if word != CLEAR and word not in DISTORTIONS and not of_class:
-            classes = sorted({each.quality for each in DISTORTIONS.values()})
-            known = ", ".join((CLEAR, *classes, *DISTORTIONS))
-            raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
-        found += of_class or [word]
-    return tuple(dict.fromkeys(found))
+    """What is done to frames, see `distortions.named`: every frame is there once for each; nothing said is "clear"."""
+    return named(distort) or (CLEAR,)
 
 
 def asked(samples: int | None, distort: str) -> dict[str, Any]:

@@ -121,6 +121,14 @@ def test_photos_in_folders_are_evaluated_as_they_are_and_distorted(photos: Path)
     assert found["accuracy"] == pytest.approx(sum(part["accuracy"] for part in found["by_quality"].values()) / 3)
 
 
+def test_a_class_of_distortions_is_all_of_its_own(photos: Path) -> None:
+    """Added to the photos as they are, which `clear` does not add again."""
+    words = ("evaluate", "default", "--data", photos, "--threads", 1, "--json", "--samples", 6, "--reshuffles", 2)
+    found = json.loads(popexd(*words, "--distort", "clear, noisy,noise-20"))
+    assert set(found["by_quality"]) == {"as it is", "noise-10", "noise-20", "noise-40"}
+    assert {part["samples"] for part in found["by_quality"].values()} == {6}
+
+
 def test_people_get_tables(photos: Path) -> None:
     """Every figure has its name; times where there is a profile."""
     profile = photos / ".." / "profile.json"
@@ -213,7 +221,7 @@ def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
         (("--choose-ms", "5"), "expected --profile too"),
         (("--deadline-ms", "5"), "expected --profile too"),
         (("--distort", "blur-5"), "--distort: the validation table holds no photos, expected --data too"),
-        (("--data", "generated", "--distort", "rain"), "--distort: 'rain', expected some of: blur-5"),
+        (("--data", "generated", "--distort", "rain"), "--distort: 'rain', expected some of clear, blurred, noisy"),
         (("--data", "{}/nowhere"), "nowhere: no such folder"),
         (("--profile", "{}/nothing.json"), "nothing.json: No such file"),
         (("--plot", "{}/file"), "file is a file, expected a folder"),

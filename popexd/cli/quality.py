@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from popexd import bundle as bundles
 from popexd.cli.sources import read_image
 from popexd.cli.words import printable, share
+from popexd.criteria import softmax
 from popexd.errors import FrameRejected, InputError
 
 
@@ -37,8 +37,7 @@ def quality(
             raise InputError(f"{path}: {error}, expected an image") from error
         measured = features(pixels)
         scores = estimator.scores(measured)
-        likely = np.exp(scores - scores.max())
-        likely /= likely.sum()
+        likely = softmax(scores)
         found = dict(sorted(zip(estimator.classes, likely.tolist(), strict=True), key=lambda each: -each[1]))
         seen = estimator.classes[int(scores.argmax())]
         if as_json:

@@ -55,14 +55,6 @@ def temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer
     return 1 / float(brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-12))
 
 
-def negative_log_likelihood(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
-    """Mean of -ln softmax at the label; logits are [samples, classes]."""
-    exact = np.asarray(logits, dtype=np.float64)
-    shifted = exact - exact.max(axis=1, keepdims=True)
-    total = np.log(np.exp(shifted).sum(axis=1))
-    return float((total - shifted[np.arange(labels.size), labels]).mean())
-
-
 def fit(
     logits: npt.NDArray[np.floating],
     labels: npt.NDArray[np.integer],

@@ -24,6 +24,7 @@ from popexd.errors import InputError, PopexdError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.choosing import reliable_by_quality
 from popexd.evaluation.outcomes import Answers, exit_logits
+from popexd.evaluation.policy import Policy
 from popexd.evaluation.recalibration import Said, scaled
 from popexd.lab import conveyor
 from popexd.lab.distortions import CLEAR, DISTORTIONS
@@ -228,16 +229,14 @@ def exits_table(
 ) -> str:
     """Say for every group which share each exit answers, of those that come that far, and how often it is right."""
     names = given.exits[:-1]
+    taken = Policy(bundle.thresholds, bundle.criteria, own or {}).taken(given)
     head = [f"{name}: p, right" for name in names]
     lines = [f"| frames | n | {' | '.join(head)} | final: right | all: right |", "|---|---|" + "---|" * (len(head) + 2)]
-    levels = np.array([np.full(given.samples, bundle.thresholds[name]) for name in names])
-    for quality, thresholds in (own or {}).items():
-        levels[:, _names(given) == quality] = np.array([[thresholds[name]] for name in names])
     for group in dict.fromkeys(groups.tolist()):
         left = groups == group
         size, cells, right = int(left.sum()), [], 0
         for row in range(len(names)):
-            leaves = left & (given.confidence[row] >= levels[row])
+            leaves = left & (taken == row)
             correct = int(given.correct[row, leaves].sum())
             cells.append(f"{leaves.sum() / max(1, left.sum()):.1%}, {_percent(correct, int(leaves.sum()))}")
             right += correct

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from popexd.criteria import confidence, entropy, softmax
-from popexd.evaluation.calibration import COLDEST, HOTTEST, exits_taken, fit, negative_log_likelihood, temperature
+from popexd.evaluation.calibration import COLDEST, HOTTEST, exits_taken, fit, temperature
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import answers
 from popexd.evaluation.policy import Policy
@@ -27,6 +27,14 @@ def one_sure_class(classes: int, margin: float, accuracy: float, samples: int = 
     wrong = round(samples * (1 - accuracy))
     labels[:wrong] = 1 + np.arange(wrong) % (classes - 1)
     return logits, labels
+
+
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -ln softmax at the label; logits are [samples, classes]."""
+    exact = logits.astype(np.float64)
+    shifted = exact - exact.max(axis=1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(axis=1))
+    return float((total - shifted[np.arange(labels.size), labels]).mean())
 
 
 def error(logits: np.ndarray, labels: np.ndarray, scale: float = 1.0) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from popexd import bundle as bundles
+from popexd.criteria import Criterion
 from popexd.evaluation.outcomes import answers, exit_names
 from popexd.lab.quality_study import LEVELS, exits_table, main
 from tests.quality.frames import sharp_scenes
@@ -43,6 +45,26 @@ def test_exits_are_counted_of_the_frames_that_come_that_far() -> None:
         expected = [f"{left[row] / came[row]:.1%}, {right[row] / left[row]:.1%}" for row in range(sides)]
         expected += [f"{right[-1] / left[-1]:.1%}", f"{right.sum() / came[0]:.1%}"]
         assert (int(size), cells) == (came[0], expected)
+
+
+def test_a_branch_that_goes_by_entropy_is_counted_by_it() -> None:
+    """Those strictly below its threshold leave, with a threshold of its own for a class."""
+    bundle, random = bundles.load(), np.random.default_rng(4)
+    criterion = Criterion("entropy", len(bundle.classes))
+    bundle = replace(
+        bundle, exits=tuple(replace(each, criterion=criterion, threshold=1.2, by_quality={}) for each in bundle.exits)
+    )
+    names = exit_names(bundle)
+    logits = random.normal(size=(len(names), 200, len(bundle.classes))).astype(np.float32) * 2
+    seen = random.choice(["clear", "dark"], 200)
+    given = answers(names, logits, random.integers(0, len(bundle.classes), 200), seen=seen)
+
+    row = exits_table(bundle, given, np.array(["all"] * 200), {"dark": dict.fromkeys(names[:-1], 0.4)})
+    chance = np.exp(logits[0].astype(float))
+    chance /= chance.sum(axis=1, keepdims=True)
+    left = -(chance * np.log(chance)).sum(axis=1) < np.where(seen == "dark", 0.4, 1.2)
+    assert 0.05 < left.mean() < 0.95
+    assert row.splitlines()[2].split(" | ")[2].split(",")[0] == f"{left.mean():.1%}"
 
 
 def test_photos_of_a_folder_are_told_under_every_distortion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

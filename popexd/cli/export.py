@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from popexd.bundle import Bundle
+from popexd.cli.words import threshold
 from popexd.errors import InputError
 
 
@@ -26,7 +28,11 @@ def export(
         typer.Option(help="Where torchvision's data set lies, for --distort; default: root beside the frames."),
     ] = None,
     distort: Annotated[
-        str, typer.Option(metavar="NAME,...", help="Measure it on frames with each of these: clear,blurred,noisy.")
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Measure it on frames with every one of these, in place of them as they are (clear): clear,blurred.",
+        ),
     ] = "",
     expert: Annotated[
         list[str] | None,
@@ -60,7 +66,7 @@ def export(
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))
         return
-    Console().print(_summary_table(bundle.thresholds, summary))
+    Console().print(_summary_table(bundle, summary))
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
 
 
@@ -90,16 +96,16 @@ def _experts(words: list[str]) -> dict[str, Path]:
     return found
 
 
-def _summary_table(thresholds: dict[str, float], summary: dict[str, Any]) -> Any:
+def _summary_table(bundle: Bundle, summary: dict[str, Any]) -> Any:
     from rich.table import Table
 
     table = Table("exit", "threshold", "accuracy alone", "share", "accuracy where taken")
+    thresholds = {each.name: threshold(each.threshold, each.criterion) for each in bundle.exits}
     for name, alone in summary["accuracy"].items():
         taken = summary["accuracy_where_taken"].get(name)
-        threshold = thresholds.get(name)
         table.add_row(
             name,
-            "" if threshold is None else f"{threshold:.3f}",
+            thresholds.get(name, ""),
             f"{alone:.1%}",
             f"{summary['shares'][name]:.1%}",
             "" if taken is None else f"{taken:.1%}",

@@ -14,6 +14,11 @@ from popexd.bundle import Bundle
 from popexd.cli.words import threshold
 from popexd.errors import InputError
 
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Where torchvision's data set lies, for --distort; default: root beside the frames."),
+]
+
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt of a training run.")],
@@ -23,10 +28,7 @@ def export(
         Path | None, typer.Option(help="The prepared frames, also with other distortions; default: those trained on.")
     ] = None,
     data: Annotated[str | None, typer.Option(help="Where its pictures come from, for --distort.")] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(help="Where torchvision's data set lies, for --distort; default: root beside the frames."),
-    ] = None,
+    root: Root = None,
     distort: Annotated[
         str,
         typer.Option(

@@ -285,6 +285,21 @@ def test_bad_input_of_calibrate_is_one_line_and_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_calibrate_says_which_classes_the_new_estimator_forgot(tmp_path: Path) -> None:
+    """What a branch had for a class that no photo is of goes; a rare class keeps its threshold."""
+    facts = json.loads((BUNDLE.folder / "bundle.json").read_text())
+    facts["exits"][0]["by_quality"] = {"foggy": {"threshold": 0.99}, "noisy": {"threshold": 0.995, "temperature": 1.5}}
+    files = {name: (BUNDLE.folder / name).read_bytes() for name in listed_files(facts)}
+    bundles.write(tmp_path / "old", facts, files)
+    words = ("calibrate", tmp_path / "old", "--data", "generated", "--samples", 200, "--threads", 1)
+    said = popexd(*words, "--out", tmp_path / "new")
+
+    assert "foggy: not known to the new quality estimator, what branches had for it is gone" in said
+    b1 = bundles.load(tmp_path / "new").exits[0]
+    assert "foggy" not in b1.by_quality
+    assert (b1.by_quality["noisy"].threshold, b1.by_quality["noisy"].temperature) == (0.995, 1.5)
+
+
 def test_calibrate_does_not_touch_a_folder_of_something_else(tmp_path: Path) -> None:
     """Nor does it start the work first."""
     (tmp_path / "thesis.txt").write_text("years of work")

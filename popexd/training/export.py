@@ -227,7 +227,7 @@ def _segments(trained: _Trained) -> tuple[dict[str, Any], dict[str, bytes]]:
     for quality, expert in trained.experts.items():
         tuned = onnx_files.files_of(expert, pixels)
         for entry in exits:
-            file = f"segments/{entry['name']}.{quality}.onnx"
+            file = f"segments/{entry['name']}@{quality}.onnx"
             files[file] = tuned[entry["name"]]
             entry.setdefault("by_quality", {})[quality] = {"file": file}
     return {"segments": segments, "exits": exits}, files

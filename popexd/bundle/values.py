@@ -115,8 +115,8 @@ class Bundle:
     """A verified model bundle.
 
     `quality_shares` is how large a part of a camera's frames is expected to be seen in each image-quality class; empty
-    where the validation table's own shares are it. `codecs` maps a cut ("input" or a segment) and a codec to measured mean bytes, accuracy and agreement with the
-    uncoded answers; `facts` is bundle.json as read.
+    where the validation table's own shares are it. `codecs` maps a cut ("input" or a segment) and a codec to measured
+    mean bytes, accuracy and agreement with the uncoded answers; `facts` is bundle.json as read.
     """
 
     name: str

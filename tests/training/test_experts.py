@@ -89,7 +89,7 @@ def test_the_bundle_tells_quality_classes_and_has_an_expert_for_one(bundle: bund
     assert bundle.quality_names == ("clear", "blurred", "noisy")
     for exit_ in bundle.exits:
         assert exit_.by_quality["blurred"].file is not None
-        assert exit_.by_quality["blurred"].file.name == f"{exit_.name}.blurred.onnx"
+        assert exit_.by_quality["blurred"].file.name == f"{exit_.name}@blurred.onnx"
     table = bundle.validation
     assert table.seen is not None
     assert bundle.quality is not None

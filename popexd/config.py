@@ -173,7 +173,7 @@ class Planner(Section):
     dwell_seconds: float = Field(default=2.0, ge=0, description="least time between two changes of plan")
     quantile: float = Field(default=0.25, gt=0, lt=1, description="plan on this quantile of the link's recent rates")
     thresholds: dict[str, Annotated[float, Field(ge=0, le=12)]] = Field(
-        default_factory=dict, description="of side branches, in the unit of the branch's criterion; absent: the bundle's"
+        default_factory=dict, description="of side branches, in the unit of their criteria; absent: the bundle's"
     )
 
 

@@ -171,8 +171,8 @@ def _timed(bundle: Bundle, wanted: Wanted, found: times.ExitTimes) -> Wanted:
     missing = [exit_.name for exit_ in bundle.exits if exit_.name not in found.seconds]
     if missing:
         raise InputError(
-            f"--profile: {', '.join(missing)} would not run with the cut after {found.cut}, expected --cut output "
-            "or one behind every branch"
+            f"--profile: the plan (cut after {found.cut}) does not run {', '.join(missing)}, expected --cut output, "
+            "or a cut behind every branch, under which all do"
         )
     return replace(wanted, costs=found.seconds)
 

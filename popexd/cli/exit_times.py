@@ -67,6 +67,12 @@ def exit_times(
             f"--profile: {profile}: exits {', '.join(sorted(theirs)) or 'none'}, expected those of {bundle.name}: "
             f"{', '.join(sorted(ours)) or 'none'}"
         )
+    segments = tuple(segment.name for segment in bundle.segments)
+    if set(graph.names) != set(segments):
+        raise InputError(
+            f"--profile: {profile}: layers {', '.join(graph.names[:4])}, …, expected the segments of {bundle.name}: "
+            f"{', '.join(segments[:4])}, …"
+        )
     links = NetworkState(None) if uplink is None else ask.network(uplink, rtt_ms, 0.0, None, 0.0, None)
     problem = Problem(graph, links)
     plan = solver("joint")(problem).plan if cut is None else _cut_at(problem, cut)

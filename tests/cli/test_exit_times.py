@@ -90,3 +90,15 @@ def test_a_profile_of_another_network_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(toy(10, 0.5).to_json()))
     with pytest.raises(InputError, match=r"toy.json: exits .*, expected those of conveyor-b-alexnet: b1, b3"):
         exit_times(BUNDLE, path, None, 0, None, None)
+
+
+def test_the_profile_of_another_network_is_refused(profile: Path) -> None:
+    """The same exits on other segments have other times."""
+    data = json.loads(profile.read_text())
+    data["layers"][0]["name"] = "stem"
+    data["layers"][1]["after"] = ["stem"]
+    data["exits"] = [entry | {"after": "stem"} if entry["after"] == "pool1" else entry for entry in data["exits"]]
+    data["codecs"].pop("pool1")
+    profile.write_text(json.dumps(data))
+    with pytest.raises(InputError, match="layers stem, .* expected the segments of conveyor-b-alexnet: pool1"):
+        exit_times(BUNDLE, profile, None, 0, None, "output")

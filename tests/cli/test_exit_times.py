@@ -100,5 +100,5 @@ def test_the_profile_of_another_network_is_refused(profile: Path) -> None:
     data["exits"] = [entry | {"after": "stem"} if entry["after"] == "pool1" else entry for entry in data["exits"]]
     data["codecs"].pop("pool1")
     profile.write_text(json.dumps(data))
-    with pytest.raises(InputError, match="layers stem, .* expected the segments of conveyor-b-alexnet: pool1"):
+    with pytest.raises(InputError, match=r"layers stem, .* expected the segments of conveyor-b-alexnet: pool1"):
         exit_times(BUNDLE, profile, None, 0, None, "output")

@@ -24,6 +24,10 @@ _FEWEST_SAMPLES = 30
 """A class with fewer in the validation table keeps its own thresholds, but is counted on all samples."""
 
 
+_PRIOR_FRAMES = 20.0
+"""What the table counts for in a class's exit shares: less than in those of all, as each class sees fewer frames."""
+
+
 class Qualities:
     """The classes that a model's frames are told to be of, with what frames have taught about each."""
 
@@ -41,7 +45,7 @@ class Qualities:
         self._samples = {name: own for name, own in table.qualities.items() if own.sum() >= _FEWEST_SAMPLES}
         for name in names:
             own = self._samples.get(name, slice(None))
-            self._rates[name] = ExitRates(table.exits, table.confidence[:, own])
+            self._rates[name] = ExitRates(table.exits, table.confidence[:, own], prior_frames=_PRIOR_FRAMES)
         self.mix = QualityMix({name: table.share_of(name) for name in names})
 
     @property

@@ -17,6 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+CLEAR = "clear"
+"""The class of a frame with which nothing is wrong."""
+
 FEATURES = (
     "noise-1",
     "noise-2",

@@ -108,13 +108,14 @@ class Validation:
         """Return the same table with other weights."""
         return Validation(self.exits, self.confidence, self.correct, weights, self.quality)
 
-    def of_quality(self, name: str) -> Validation:
-        """Return the samples of one image-quality class, each with the weight that it has here.
+    def of_quality(self, name: str, weights: ArrayLike | None = None) -> Validation:
+        """Return the samples of one image-quality class, with `weights`, or else each with the weight that it has here.
 
-        Where the class weighs nothing, all of its samples count alike.
+        Where the class weighs nothing here, all of its samples count alike.
         """
         own = self.qualities[name]
-        weights = None if self.weights is None or not self.weights[own].any() else self.weights[own]
+        if weights is None and self.weights is not None and self.weights[own].any():
+            weights = self.weights[own]
         return Validation(self.exits, self.confidence[:, own], self.correct[:, own], weights)
 
     @property

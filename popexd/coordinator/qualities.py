@@ -80,19 +80,19 @@ class Qualities:
         if table is None or not self._rates:
             return {ANY: graph}
         own = {name: self._rates[name].weights(now) for name in self.names}
-        weights = self._joined(own, now) if looks else self._rates[ANY].weights(now) * table.mass
+        weights = self._joined(own, table.mass.size, now) if looks else self._rates[ANY].weights(now) * table.mass
         found: dict[str | None, LayerGraph] = {
             ANY: replace(graph, validation=table.weighed(weights), thresholds=self._strictest(graph))
         }
         ready = opened(graph) if own else graph
         for name, of_class in own.items():
-            samples = table.of_quality(name) if name in self._samples else table
+            samples = table.of_quality(name, of_class) if name in self._samples else table.weighed(of_class)
             thresholds = {**graph.thresholds, **graph.quality_thresholds.get(name, {})}
-            found[name] = replace(ready, validation=samples.weighed(of_class), thresholds=thresholds)
+            found[name] = replace(ready, validation=samples, thresholds=thresholds)
         return found
 
-    def _joined(self, own: Mapping[str, NDArray[np.float64]], now: float) -> NDArray[np.float64]:
-        weights = np.zeros(len(self._rates[ANY].weights(now)))
+    def _joined(self, own: Mapping[str, NDArray[np.float64]], samples: int, now: float) -> NDArray[np.float64]:
+        weights = np.zeros(samples)
         for name, share in self.shares(now).items():
             weights[self._samples.get(name, slice(None))] += share * own[name] / own[name].sum()
         return weights

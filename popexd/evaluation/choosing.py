@@ -9,9 +9,10 @@ import numpy as np
 
 from popexd.criteria import Criterion
 from popexd.errors import Infeasible
-from popexd.evaluation.outcomes import CLEAR, Answers
+from popexd.evaluation.outcomes import Answers
 from popexd.evaluation.policy import CONFIDENCE, certainty
 from popexd.evaluation.sweeps import Point, cheapest, fine_levels, most_accurate, nothing, points, strict
+from popexd.quality import CLEAR
 
 LEAST_LEAVING = 20
 """Fewer samples than that say nothing about a branch."""

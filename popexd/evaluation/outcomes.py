@@ -11,10 +11,8 @@ import numpy.typing as npt
 from popexd.bundle import FINAL, INPUT, Bundle, ValidationTable
 from popexd.criteria import entropy, softmax
 from popexd.errors import InputError
+from popexd.quality import CLEAR
 from popexd.runtime.segments import SegmentRunner
-
-CLEAR = "clear"
-"""The quality class of an undistorted frame."""
 
 Logits = npt.NDArray[np.float32]
 Progress = Callable[[int], None]

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from popexd.errors import InputError
-from popexd.evaluation.outcomes import CLEAR
-from popexd.quality import FEATURES, QualityEstimator, features
+from popexd.quality import CLEAR, FEATURES, QualityEstimator, features
 
 UNSEEN = {"occluded": CLEAR}
 """True classes that pixels do not tell, and as what they count: what lies on a part is no fault of the picture."""

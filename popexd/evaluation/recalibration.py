@@ -23,10 +23,11 @@ from popexd.evaluation.choosing import (
     reliable,
     reliable_by_quality,
 )
-from popexd.evaluation.outcomes import CLEAR, Answers, Logits, answers, exit_names
+from popexd.evaluation.outcomes import Answers, Logits, answers, exit_names
 from popexd.evaluation.policy import of_bundle
 from popexd.evaluation.summary import FILE, summary, table_file
 from popexd.evaluation.sweeps import depth
+from popexd.quality import CLEAR
 
 THRESHOLDS = ("keep", "reliable")
 

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from popexd.errors import InputError
-
-CLEAR = "clear"
-"""The class of a photo that nothing was done to."""
+from popexd.quality import CLEAR
 
 Pixels = NDArray[np.uint8]
 

@@ -14,8 +14,9 @@ from PIL import Image
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR, DISTORTIONS, named
+from popexd.lab.distortions import DISTORTIONS, named
 from popexd.lab.parts import CLASSES
+from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image, sniff
 
 GENERATED = "generated"

@@ -27,8 +27,8 @@ from popexd.evaluation.outcomes import Answers, exit_logits
 from popexd.evaluation.policy import Policy
 from popexd.evaluation.recalibration import Said, scaled
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR, DISTORTIONS
-from popexd.quality import QualityEstimator, features
+from popexd.lab.distortions import DISTORTIONS
+from popexd.quality import CLEAR, QualityEstimator, features
 from popexd.runtime.frames import encode_image, load_image
 from popexd.runtime.segments import SegmentRunner
 

@@ -17,10 +17,10 @@ from popexd.bundle import Bundle
 from popexd.errors import InputError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.choosing import ALLOWANCE
-from popexd.evaluation.outcomes import CLEAR, answers, exit_logits
+from popexd.evaluation.outcomes import answers, exit_logits
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
 from popexd.evaluation.summary import FILE, table_file
-from popexd.quality import QualityEstimator
+from popexd.quality import CLEAR, QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.data import DataSet, Split, prepare, reopen
 from popexd.training.early_exit import EarlyExitNet, multiply_adds

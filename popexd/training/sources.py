@@ -16,8 +16,9 @@ import numpy.typing as npt
 from popexd.bundle import InputSpec
 from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor, photos
-from popexd.lab.distortions import CLEAR, named
+from popexd.lab.distortions import named
 from popexd.lab.parts import CLASSES
+from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image
 
 GENERATED = "generated"

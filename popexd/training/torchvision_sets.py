@@ -15,8 +15,8 @@ from torchvision import datasets
 
 from popexd.complaints import nearest
 from popexd.errors import InputError
-from popexd.lab.distortions import CLEAR
 from popexd.lab.photos import Photo
+from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image
 from popexd.training.sources import (
     LEAST_PER_CLASS,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR, DISTORTIONS
+from popexd.lab.distortions import DISTORTIONS
+from popexd.quality import CLEAR
 from popexd.runtime.frames import encode_image, load_image
 
 Pixels = npt.NDArray[np.uint8]

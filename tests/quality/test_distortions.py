@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from popexd.lab.distortions import CLEAR, DISTORTIONS, kernel
+from popexd.lab.distortions import DISTORTIONS, kernel
 from popexd.lab.distortions import noisy as with_noise
+from popexd.quality import CLEAR
 
 Pixels = npt.NDArray[np.uint8]
 SIGMAS = {5: 1.1, 15: 2.6, 65: 10.1}

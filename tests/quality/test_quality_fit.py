@@ -11,8 +11,8 @@ import pytest
 from popexd.errors import InputError
 from popexd.evaluation import quality_fit
 from popexd.evaluation.quality_fit import Fitted
-from popexd.lab.distortions import CLEAR, DISTORTIONS
-from popexd.quality import FEATURES
+from popexd.lab.distortions import DISTORTIONS
+from popexd.quality import CLEAR, FEATURES
 from tests.quality.frames import PHOTOS, generated, photos, received
 
 FRAMES = 480

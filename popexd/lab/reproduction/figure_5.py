@@ -12,9 +12,9 @@ from popexd.bundle import Bundle
 from popexd.criteria import entropy, low_enough, softmax
 from popexd.errors import InputError
 from popexd.evaluation.outcomes import exit_logits
-from popexd.lab.distortions import CLEAR
 from popexd.lab.reproduction.figure import Curve, Fact, Figure, Panel
 from popexd.lab.reproduction.photos import Photos, prepared
+from popexd.quality import CLEAR
 
 BLURS = ("blur-5", "blur-15", "blur-65")
 """The paper's Gaussian filters, by their size in pixels of the camera."""

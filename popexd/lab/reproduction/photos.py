@@ -14,8 +14,8 @@ import numpy.typing as npt
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import InputError
 from popexd.lab import conveyor
-from popexd.lab.distortions import CLEAR
 from popexd.lab.photos import AS_IT_IS, GENERATED, Photo, Pixels, check_generated, frame, of_folder
+from popexd.quality import CLEAR
 
 
 @dataclass(frozen=True)

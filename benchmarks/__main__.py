@@ -27,6 +27,8 @@ BENCHMARKS = {
     "overhead": "overhead",
     "chain": "chain",
     "solve": "solving",
+    "planners": "solvers",
+    "quality": "looking",
     "agent": "agent_start",
     "nodelay": "no_delay",
     "link": "changing_link",

@@ -28,6 +28,9 @@ from popexd.solvers.hpa import guarded
 from popexd.solvers.problem import THRESHOLDS
 from popexd.validation import FINAL, Validation
 
+from .figures import Figure
+from .options import Options
+
 SLOWER = {Tier.DEVICE: 12.0, Tier.EDGE: 3.0, Tier.CLOUD: 1.0}
 ROUNDS = 7
 
@@ -236,6 +239,23 @@ def _imported() -> Speed:
         for _ in range(3)
     ]
     return Speed("import popexd.solvers", min(times), statistics.median(times), 0.5)
+
+
+def measure(options: Options) -> list[Figure]:
+    """Hold the joint planner against the optimum, and every planner's time against its goal."""
+    count = 60 if options.quick else 300
+    behind = {gap.solver: gap for gap in gaps(suite(count))}
+    joint = behind["joint"]
+    others = ", ".join(f"{name} {1 + gap.mean:.2f}" for name, gap in behind.items() if name != "joint")
+    name = f"the joint planner's plans against the optimum, worst of {joint.solved} generated problems"
+    details = {"gaps": [asdict(gap) for gap in behind.values()]}
+    worst = Figure("planners", name, 1 + joint.worst, "x", None, 1 + 1e-9, f"means of the others: {others}", details)
+    return [worst, *(_figure(speed) for speed in speeds())]
+
+
+def _figure(speed: Speed) -> Figure:
+    note = f"the best {1e3 * speed.best_seconds:.1f} ms"
+    return Figure("planners", speed.what, speed.median_seconds, "ms", None, speed.goal_seconds, note, asdict(speed))
 
 
 def main() -> None:

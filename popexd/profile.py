@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -206,6 +207,18 @@ class LayerGraph:
         thresholds = {**self.thresholds, **self.quality_thresholds.get(name, {})}
         return replace(self, validation=table, thresholds=thresholds, quality_thresholds={})
 
+    def for_frames(self, validation: Validation | None, thresholds: Mapping[str, float]) -> LayerGraph:
+        """The same model, times and sizes, as frames like these samples find them; the `base` stays."""
+        found = copy(self)  # with what is known already of the layers, which stays true
+        found.__dict__.update(validation=validation, thresholds=thresholds, _base=self.base)
+        _check_exits(found)
+        return found
+
+    @property
+    def base(self) -> LayerGraph:
+        """Whose layers, branches and codecs these are: this graph, unless `for_frames` made it of another."""
+        return self.__dict__.get("_base", self)
+
     def codec_quality(self, point: str, codec: str) -> float:
         """Accuracy with `codec` at `point` as a share of that without any; at most 1, as a gain would be chance."""
         accuracy = self.codec_cost(point, codec).accuracy
@@ -236,13 +249,6 @@ class LayerGraph:
     @cached_property
     def _independent(self) -> Independent:
         return Independent({branch.name: branch.probability for branch in self.exits})
-
-    def reach(self, choices: Mapping[str, ExitChoice]) -> dict[str, float]:
-        """Share of frames that gets to each running branch, in layer order, and to `final`."""
-        running = [branch for branch in self.exits if branch.name in choices and choices[branch.name].runs]
-        return dict(
-            zip([*(branch.name for branch in running), FINAL], self.outcomes(running, choices).reach, strict=True)
-        )
 
     def with_gamma(self, gamma: float) -> LayerGraph:
         """Make the device `gamma` times slower than the cloud, branches included (POPEX).
@@ -304,7 +310,6 @@ def _plain(graph: LayerGraph) -> bool:
     amounts = [graph.input_bytes, graph.result_bytes, *(layer.output_bytes for layer in graph.layers)]
     amounts += [seconds for times in (*timed, graph.input_seconds) for seconds in times.values()]
     amounts += [each for cost in costs for each in (cost.bytes, cost.encode_seconds, cost.decode_seconds)]
-    amounts += [graph.thresholds[branch.name] for branch in graph.exits if branch.name in graph.thresholds]
     shares = [branch.probability for branch in graph.exits]
     shares += [each for cost in costs for each in (cost.agreement, cost.accuracy) if each is not None]
     return all(0 <= amount < math.inf for amount in amounts) and all(0 <= share <= 1 for share in shares)
@@ -322,9 +327,6 @@ def _check_numbers(graph: LayerGraph) -> None:
     for index, branch in enumerate(graph.exits):
         _check_times(branch.seconds, f"exits[{index}].seconds")
         _check_number(branch.probability, f"exits[{index}].probability", 1)
-        if branch.name in graph.thresholds:
-            # Above 1 is allowed: such a branch never answers.
-            _check_number(graph.thresholds[branch.name], f"exits[{index}].threshold")
     for point, table in graph.codecs.items():
         for codec, cost in table.items():
             path = f"codecs.{point}.{codec}"
@@ -349,7 +351,7 @@ def _check_names(graph: LayerGraph) -> None:
     layers = {layer.name for layer in graph.layers}
     for index, layer in enumerate(graph.layers):
         _check_parents(layer.after, layers, f"layers[{index}].after")
-        _check_same_tiers(graph.layers, index)
+    _check_same_tiers(graph.layers)
     for point in graph.codecs:
         if point != INPUT and point not in layers:
             raise ProfileError(f"codecs.{point}: no such layer, expected a layer or {INPUT!r}")
@@ -365,12 +367,12 @@ def _check_parents(after: Sequence[str], layers: set[str], field_path: str) -> N
         raise ProfileError(f"{field_path}: a duplicate, expected every layer once")
 
 
-def _check_same_tiers(layers: Sequence[Layer], index: int) -> None:
+def _check_same_tiers(layers: Sequence[Layer]) -> None:
     every = {tier for layer in layers for tier in layer.seconds}
     if not every:
-        raise ProfileError(f"layers[{index}].seconds: no tier has a time, expected device, edge or cloud")
-    for tier in sorted(every):
-        if tier not in layers[index].seconds:
+        raise ProfileError("layers[0].seconds: no tier has a time, expected device, edge or cloud")
+    for index, layer in enumerate(layers):
+        for tier in sorted(every.difference(layer.seconds)):
             raise ProfileError(
                 f"layers[{index}].seconds.{tier.label}: missing, expected a time because other layers have one"
             )
@@ -386,6 +388,9 @@ def _check_exits(graph: LayerGraph) -> None:
             raise ProfileError(f"exits[{index}].after: {branch.after!r} is an end, expected a layer that others read")
         if not branch.seconds:
             raise ProfileError(f"exits[{index}].seconds: no tier has a time, expected device, edge or cloud")
+        if branch.name in graph.thresholds:
+            # Above 1 is allowed: such a branch never answers.
+            _check_number(graph.thresholds[branch.name], f"exits[{index}].threshold")
     if graph.validation is not None:
         missing = {branch.name for branch in graph.exits} - set(graph.validation.exits)
         if missing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,79 @@ class Outcomes:
     correct: tuple[float, ...] | None
 
 
+class Samples:
+    """What each exit said of each sample of a validation set: the table without its weights, which alone ever change.
+
+    It is never written to. Arguments and attributes are those of `Validation`.
+
+    Raises:
+        ProfileError: shapes disagree or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        exits: Sequence[str],
+        confidence: ArrayLike,
+        correct: ArrayLike,
+        quality: Sequence[str] | NDArray[np.str_] | None = None,
+    ) -> None:
+        self.exits = tuple(exits)
+        scores = np.asarray(confidence)
+        self.confidence: NDArray[np.floating] = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
+        self.correct: NDArray[np.bool_] = np.asarray(correct, dtype=bool)
+        self.quality: NDArray[np.str_] | None = None if quality is None else np.asarray(quality, dtype=np.str_)
+        self._check()
+        self.row = {name: index for index, name in enumerate(self.exits)}
+
+    def _check(self) -> None:
+        if not self.exits or self.exits[-1] != FINAL or len(set(self.exits)) != len(self.exits):
+            raise ProfileError(f"joint.exits: is {list(self.exits)}, expected distinct names with {FINAL!r} last")
+        if self.confidence.ndim != 2 or self.confidence.shape[0] != len(self.exits) or not self.confidence.shape[1]:
+            raise ProfileError(f"joint.confidence: expected {len(self.exits)} rows of at least one sample")
+        if self.correct.shape != self.confidence.shape:
+            raise ProfileError("joint.correct: expected the same shape as joint.confidence")
+        if not np.all((self.confidence >= 0) & (self.confidence <= 1)):
+            raise ProfileError("joint.confidence: expected numbers in 0..1")
+        if self.quality is not None and self.quality.shape != (len(self),):
+            raise ProfileError(f"joint.quality: expected {len(self)} names")
+
+    def __len__(self) -> int:
+        return int(self.confidence.shape[1])
+
+    @cached_property
+    def qualities(self) -> dict[str, NDArray[np.bool_]]:
+        """By image-quality class, which samples are of it: [samples]; empty where that is not known."""
+        if self.quality is None:
+            return {}
+        return {str(name): self.quality == name for name in np.unique(self.quality)}
+
+    @cached_property
+    def by_quality(self) -> dict[str, Samples]:
+        """The samples of each image-quality class by themselves."""
+        return {
+            name: Samples(self.exits, self.confidence[:, own], self.correct[:, own])
+            for name, own in self.qualities.items()
+        }
+
+    def answers(self, branch: str, threshold: float) -> NDArray[np.bool_]:
+        """Which samples `branch` would answer: certainty >= `threshold`."""
+        certain: NDArray[np.bool_] = self.confidence[self.row[branch]] >= threshold
+        return certain
+
+
+@lru_cache(maxsize=64)
+def _fates(samples: Samples, evaluated: tuple[tuple[str, float], ...]) -> NDArray[np.intp]:
+    """By which of the branches `evaluated` in this order each sample is answered, and whether right: [samples].
+
+    Twice the branch's place (the final exit's is the last), and one more where it is right.
+    """
+    found = np.where(samples.correct[-1], 2 * len(evaluated) + 1, 2 * len(evaluated)).astype(np.intp)
+    for place, (branch, threshold) in reversed(list(enumerate(evaluated))):
+        certain = samples.answers(branch, threshold)
+        found[certain] = 2 * place + samples.correct[samples.row[branch]][certain]
+    return found
+
+
 class Validation:
     """Confidence and correctness of every exit on the samples of a validation set.
 
@@ -60,53 +133,60 @@ class Validation:
         weights: ArrayLike | None = None,
         quality: Sequence[str] | NDArray[np.str_] | None = None,
     ) -> None:
-        self.exits = tuple(exits)
-        scores = np.asarray(confidence)
-        self.confidence: NDArray[np.floating] = scores if scores.dtype.kind == "f" else scores.astype(np.float64)
-        self.correct: NDArray[np.bool_] = np.asarray(correct, dtype=bool)
-        self._check_shapes()
-        samples = self.confidence.shape[1]
-        given = np.ones(samples) if weights is None else np.asarray(weights, dtype=np.float64)
-        if given.shape != (samples,) or not np.all(np.isfinite(given)) or np.any(given < 0) or given.sum() <= 0:
-            raise ProfileError(f"joint.weights: expected {samples} numbers, none negative, not all zero")
+        self._weigh(Samples(exits, confidence, correct, quality), weights)
+
+    def _weigh(self, samples: Samples, weights: ArrayLike | None) -> None:
+        count = len(samples)
+        given = np.ones(count) if weights is None else np.asarray(weights, dtype=np.float64)
+        total = given.sum() if given.shape == (count,) else 0.0
+        if not 0 < total < np.inf or given.min() < 0:
+            raise ProfileError(f"joint.weights: expected {count} numbers, none negative, not all zero")
+        self.samples = samples
         self.weights: NDArray[np.float64] | None = None if weights is None else given
-        self._mass: NDArray[np.float64] = given / given.sum()
-        self.quality: NDArray[np.str_] | None = None if quality is None else np.asarray(quality, dtype=np.str_)
-        if self.quality is not None and self.quality.shape != (samples,):
-            raise ProfileError(f"joint.quality: expected {samples} names")
-        self._row = {name: index for index, name in enumerate(self.exits)}
+        self.mass: NDArray[np.float64] = given / total
+        """Share of each sample: [samples], together 1."""
         self._known: dict[tuple[tuple[str, float], ...], Outcomes] = {}
 
-    def _check_shapes(self) -> None:
-        if not self.exits or self.exits[-1] != FINAL or len(set(self.exits)) != len(self.exits):
-            raise ProfileError(f"joint.exits: is {list(self.exits)}, expected distinct names with {FINAL!r} last")
-        if self.confidence.ndim != 2 or self.confidence.shape[0] != len(self.exits) or not self.confidence.shape[1]:
-            raise ProfileError(f"joint.confidence: expected {len(self.exits)} rows of at least one sample")
-        if self.correct.shape != self.confidence.shape:
-            raise ProfileError("joint.correct: expected the same shape as joint.confidence")
-        if not np.all((self.confidence >= 0) & (self.confidence <= 1)):
-            raise ProfileError("joint.confidence: expected numbers in 0..1")
+    @classmethod
+    def of(cls, samples: Samples, weights: ArrayLike | None) -> Validation:
+        """Return the table of these samples, which need no further check."""
+        found = cls.__new__(cls)
+        found._weigh(samples, weights)
+        return found
 
     @property
-    def mass(self) -> NDArray[np.float64]:
-        """Share of each sample: [samples], together 1."""
-        return self._mass
+    def exits(self) -> tuple[str, ...]:
+        """Names of the exits, `final` last."""
+        return self.samples.exits
 
-    @cached_property
+    @property
+    def confidence(self) -> NDArray[np.floating]:
+        """How sure each exit was: [exits, samples]."""
+        return self.samples.confidence
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each exit was right: [exits, samples]."""
+        return self.samples.correct
+
+    @property
+    def quality(self) -> NDArray[np.str_] | None:
+        """The image-quality class of each sample: [samples]."""
+        return self.samples.quality
+
+    @property
     def qualities(self) -> dict[str, NDArray[np.bool_]]:
         """By image-quality class, which samples are of it: [samples]; empty where that is not known."""
-        if self.quality is None:
-            return {}
-        return {str(name): self.quality == name for name in np.unique(self.quality)}
+        return self.samples.qualities
 
     def share_of(self, quality: str) -> float:
         """How large a part of all is of an image-quality class."""
         own = self.qualities.get(quality)
-        return 0.0 if own is None else float(self._mass[own].sum())
+        return 0.0 if own is None else float(self.mass[own].sum())
 
     def weighed(self, weights: ArrayLike) -> Validation:
         """Return the same table with other weights."""
-        return Validation(self.exits, self.confidence, self.correct, weights, self.quality)
+        return Validation.of(self.samples, weights)
 
     def of_quality(self, name: str, weights: ArrayLike | None = None) -> Validation:
         """Return the samples of one image-quality class, with `weights`, or else each with the weight that it has here.
@@ -116,7 +196,7 @@ class Validation:
         own = self.qualities[name]
         if weights is None and self.weights is not None and self.weights[own].any():
             weights = self.weights[own]
-        return Validation(self.exits, self.confidence[:, own], self.correct[:, own], weights)
+        return Validation.of(self.samples.by_quality[name], weights)
 
     @property
     def final_accuracy(self) -> float:
@@ -125,8 +205,7 @@ class Validation:
 
     def answers(self, branch: str, threshold: float) -> NDArray[np.bool_]:
         """Which samples `branch` would answer: certainty >= `threshold`."""
-        certain: NDArray[np.bool_] = self.confidence[self._row[branch]] >= threshold
-        return certain
+        return self.samples.answers(branch, threshold)
 
     def outcomes(self, evaluated: Sequence[tuple[str, float]]) -> Outcomes:
         """Count what becomes of the samples when the (branch, threshold) pairs `evaluated` run in this order."""
@@ -136,19 +215,11 @@ class Validation:
         return self._known[key]
 
     def _count(self, evaluated: tuple[tuple[str, float], ...]) -> Outcomes:
-        left = self._mass
-        reach, shares, right = [1.0], [], []
-        for branch, threshold in evaluated:
-            certain = self.answers(branch, threshold)
-            answered = left[certain]
-            right.append(float(answered[self.correct[self._row[branch]][certain]].sum()))
-            left = np.where(certain, 0.0, left)
-            remaining = float(left.sum()) if not certain.all() else 0.0
-            shares.append(reach[-1] - remaining)
-            reach.append(remaining)
-        shares.append(reach[-1])
-        right.append(float(left[self.correct[-1]].sum()))
-        return Outcomes(tuple(reach), tuple(shares), tuple(right))
+        masses = np.bincount(_fates(self.samples, evaluated), self.mass, minlength=2 * len(evaluated) + 2)
+        wrong, right = masses[::2], masses[1::2]
+        shares = wrong + right
+        reach = [1.0, *np.cumsum(shares[::-1])[-2::-1].tolist()]
+        return Outcomes(tuple(reach), tuple(shares.tolist()), tuple(right.tolist()))
 
     def reweighted(self, evaluated: Sequence[tuple[str, float]], probabilities: Mapping[str, float]) -> Validation:
         """Weigh the samples anew so that each branch answers the given share of those that it evaluates.
@@ -159,7 +230,7 @@ class Validation:
         Raises:
             ProfileError: a share is asked for that no sample of the table could make up.
         """
-        mass = self._mass.copy()
+        mass = self.mass.copy()
         left = np.ones(mass.shape, dtype=bool)
         for branch, threshold in evaluated:
             certain = self.answers(branch, threshold)

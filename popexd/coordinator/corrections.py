@@ -88,33 +88,39 @@ class Corrections:
         exits: tuple[Exit, ...] = tuple(
             replace(branch, seconds=_scaled(branch.seconds, scale)) for branch in graph.exits
         )
-        slower = decode - graph.input_seconds.get(Tier.DEVICE, 0.0)
-        codecs = {
-            cut: {name: self._codec(cut, name, cost, decode, slower, now) for name, cost in options.items()}
-            for cut, options in graph.codecs.items()
-        }
         seconds = {**graph.input_seconds, Tier.DEVICE: decode}
-        return replace(graph, layers=layers, exits=exits, codecs=codecs, input_seconds=seconds)
-
-    def _codec(self, cut: str, name: str, cost: CodecCost, decode: float, slower: float, now: float) -> CodecCost:
-        """Correct one codec; at the input all but `camera` decode the frame first, by `slower` than profiled."""
-        resized = cut == INPUT and name != "camera"
-        encode = self._value(("encode", cut, name), now)
-        if encode is None:
-            encode_seconds = cost.encode_seconds + (slower if resized else 0.0)
-        else:
-            encode_seconds = encode + (decode if resized else 0.0)
-        size = self._value(("bytes", cut, name), now)
-        if name == "camera":
-            camera = self._value("camera", now, fewest=1)
-            size = None if camera is None else camera + ENVELOPE_BYTES
-        far = self._value(("far", cut, name), now)
         return replace(
-            cost,
-            bytes=cost.bytes + ENVELOPE_BYTES if size is None else size,
-            encode_seconds=max(0.0, encode_seconds),
-            decode_seconds=(cost.decode_seconds if far is None else far) + (self._value("queue", now) or 0.0),
+            graph, layers=layers, exits=exits, codecs=self._codecs(graph, decode, now), input_seconds=seconds
         )
+
+    def _codecs(self, graph: LayerGraph, decode: float, now: float) -> dict[str, dict[str, CodecCost]]:
+        """Correct every codec; at the input all but `camera` decode the frame first, which takes `decode` now."""
+        slower = decode - graph.input_seconds.get(Tier.DEVICE, 0.0)
+        queue = self._value("queue", now) or 0.0
+        found: dict[str, dict[str, CodecCost]] = {}
+        for cut, options in graph.codecs.items():
+            found[cut] = {}
+            for name, cost in options.items():
+                resized = cut == INPUT and name != "camera"
+                encode, far = self._value(("encode", cut, name), now), self._value(("far", cut, name), now)
+                if encode is None:
+                    encode_seconds = cost.encode_seconds + (slower if resized else 0.0)
+                else:
+                    encode_seconds = encode + (decode if resized else 0.0)
+                size = self._camera(now) if name == "camera" else self._value(("bytes", cut, name), now)
+                found[cut][name] = CodecCost(
+                    cost.bytes + ENVELOPE_BYTES if size is None else size,
+                    max(0.0, encode_seconds),
+                    (cost.decode_seconds if far is None else far) + queue,
+                    cost.accuracy,
+                    cost.agreement,
+                )
+        return found
+
+    def _camera(self, now: float) -> float | None:
+        """Return the bytes of a camera's frame in its message."""
+        camera = self._value("camera", now, fewest=1)
+        return None if camera is None else camera + ENVELOPE_BYTES
 
 
 def _scaled(seconds: Mapping[Tier, float], scale: Mapping[Tier, float]) -> dict[Tier, float]:

@@ -81,14 +81,12 @@ class Qualities:
             return {ANY: graph}
         own = {name: self._rates[name].weights(now) for name in self.names}
         weights = self._joined(own, table.mass.size, now) if looks else self._rates[ANY].weights(now) * table.mass
-        found: dict[str | None, LayerGraph] = {
-            ANY: replace(graph, validation=table.weighed(weights), thresholds=self._strictest(graph))
-        }
+        found: dict[str | None, LayerGraph] = {ANY: graph.for_frames(table.weighed(weights), self._strictest(graph))}
         ready = opened(graph) if own else graph
         for name, of_class in own.items():
             samples = table.of_quality(name, of_class) if name in self._samples else table.weighed(of_class)
             thresholds = {**graph.thresholds, **graph.quality_thresholds.get(name, {})}
-            found[name] = replace(ready, validation=samples, thresholds=thresholds)
+            found[name] = ready.for_frames(samples, thresholds)
         return found
 
     def _joined(self, own: Mapping[str, NDArray[np.float64]], samples: int, now: float) -> NDArray[np.float64]:

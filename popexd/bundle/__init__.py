@@ -11,7 +11,7 @@ from popexd.bundle.values import (
     SegmentSpec,
     ValidationTable,
 )
-from popexd.bundle.writing import write
+from popexd.bundle.writing import check_place, write
 from popexd.criteria import CRITERIA
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "InputSpec",
     "SegmentSpec",
     "ValidationTable",
+    "check_place",
     "fingerprint",
     "load",
     "write",

@@ -21,8 +21,7 @@ def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) ->
     already at `folder` is replaced. Raises BundleError when the bundle would not verify or something else is there.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / "bundle.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BundleError(f"{folder}: in the way and not a bundle, expected a new or empty folder or an older bundle")
+    check_place(folder)
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     replaced = partial.with_suffix(".replaced")
     try:
@@ -38,6 +37,12 @@ def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) ->
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
     return load(folder)
+
+
+def check_place(folder: Path) -> None:
+    """Raise BundleError where something lies that is no bundle, which `write` replaces in no case."""
+    if folder.exists() and not (folder / "bundle.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"{folder}: in the way and not a bundle, expected a new or empty folder or an older bundle")
 
 
 def _fill(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:

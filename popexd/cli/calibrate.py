@@ -89,6 +89,7 @@ def calibrate(
 
     loaded = bundles.load(bundle)
     _check(loaded, out, plot)
+    times.check_alone(profile, uplink_mbps, rtt_ms, gamma, cut)
     target = _target(target_accuracy, target_ms, profile)
     wanted = _wanted(method, samples_of, target_confidence, criterion, thresholds, target)
     if profile is not None:
@@ -114,18 +115,13 @@ def calibrate(
 
 def _check(bundle: Bundle, out: Path, plot: Path | None) -> None:
     """Refuse what cannot be written before minutes go into inference."""
-    if out.exists() and not (out / "bundle.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            f"--out: {out}: in the way and not a bundle, expected a new or empty folder or an older bundle"
-        )
-    above = next(each for each in out.absolute().parents if each.exists())
-    if not above.is_dir():
-        raise InputError(f"--out: {above} is a file, expected a folder")
+    from popexd.lab.pictures import check_folder, check_picture
+
+    bundles.check_place(out)
+    check_folder("--out", out.absolute().parent)
     if not bundle.exits:
         raise InputError(f"{bundle.folder}: no side branches, expected a bundle with early exits")
     if plot is not None:
-        from popexd.lab.pictures import check_picture
-
         check_picture("--plot", plot)
 
 

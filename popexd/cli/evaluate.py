@@ -81,6 +81,7 @@ def evaluate(
     question = _question(answer, p_target, deadline_ms, batch, reshuffles, seed, sweep, choose_accuracy, choose_ms)
     if profile is None and (deadline_ms is not None or choose_ms is not None):
         raise InputError("--deadline-ms and --choose-ms: times are not known, expected --profile too")
+    times.check_alone(profile, uplink_mbps, rtt_ms, gamma, cut)
     if plot is not None:
         from popexd.lab.pictures import check_pictures
 

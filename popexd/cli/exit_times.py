@@ -50,6 +50,14 @@ class ExitTimes:
         return frozenset(self.seconds) - {"final"}
 
 
+def check_alone(profile: Path | None, uplink: str | None, rtt_ms: float, gamma: float | None, cut: str | None) -> None:
+    """Raise InputError for an option that says nothing without a profile."""
+    given = {"--uplink-mbps": uplink, "--rtt-ms": rtt_ms or None, "--gamma": gamma, "--cut": cut}
+    alone = next((option for option, value in given.items() if value is not None), None)
+    if profile is None and alone is not None:
+        raise InputError(f"{alone}: times are not known, expected --profile too")
+
+
 def exit_times(
     bundle: Bundle, profile: Path, uplink: str | None, rtt_ms: float, gamma: float | None, cut: str | None
 ) -> ExitTimes:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from popexd.bundle import Bundle
+from popexd.bundle import NAME, Bundle, check_place
 from popexd.cli.words import threshold
 from popexd.errors import InputError
 
@@ -49,10 +49,11 @@ def export(
     """Export a checkpoint as a bundle of ONNX segments, checked against torch, with its validation and codec tables."""
     from popexd.training.export import export as write_bundle
 
+    _check(out, name)
     experts = _experts(expert or [])
     console = Console(stderr=True, quiet=as_json)
     if distort:
-        cache = _distorted(checkpoint, data, distort, cache, root, quiet=as_json)
+        cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
     with console.status("reading") as status:
         bundle = write_bundle(
             checkpoint,
@@ -72,8 +73,25 @@ def export(
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
 
 
+def _check(out: Path, name: str | None) -> None:
+    """Refuse what cannot be written before minutes go into frames and inference."""
+    from popexd.lab.pictures import check_folder
+
+    check_place(out)
+    check_folder("--out", out.absolute().parent)
+    if name is not None and not NAME.fullmatch(name):
+        raise InputError(f"--name: {name!r}, expected 1 to 64 letters, digits, '_', '-', '.'")
+
+
 def _distorted(
-    checkpoint: Path, data: str | None, distort: str, cache: Path | None, root: Path | None, *, quiet: bool
+    checkpoint: Path,
+    data: str | None,
+    distort: str,
+    cache: Path | None,
+    root: Path | None,
+    experts: dict[str, Path],
+    *,
+    quiet: bool,
 ) -> Path:
     from popexd.training.export import frames_of
 
@@ -85,7 +103,7 @@ def _distorted(
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        return frames_of(checkpoint, data, distort, cache, root=root, progress=show)
+        return frames_of(checkpoint, data, distort, cache, experts=experts, root=root, progress=show)
 
 
 def _experts(words: list[str]) -> dict[str, Path]:

@@ -29,6 +29,10 @@ def quality(
     from popexd.quality import FEATURES, features
     from popexd.runtime.frames import load_image, sniff
 
+    # All of them, before the first is looked at.
+    for path in images:
+        if not path.exists():
+            raise InputError(f"{path}: no such file, expected an image file")
     width = max(len(printable(str(path))) for path in images)
     for path in images:
         try:

@@ -54,6 +54,10 @@ def reproduce(
     """Make FIGURE, or all that can be made of what is given, and say what is as in the paper."""
     pictures = () if facts else _formats(formats)
     wanted = _wanted(figure, data)
+    if not facts:
+        from popexd.lab.pictures import check_folder
+
+        check_folder("--out", out)
     made: list[Figure] = []
     if set(wanted) & set(FROM_A_PROFILE):
         made += _from_a_profile(wanted, profile, links, at_cut, codecs=codecs)

@@ -126,9 +126,10 @@ def _recipe(options: Mapping[str, Any]) -> Recipe:
 
 def _check_place(out: Path, resume: bool) -> None:
     """Refuse a place that cannot be used before minutes go into preparing frames."""
+    from popexd.lab.pictures import check_folder
+
     last = out / "last.pt"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out: {out} is a file, expected a folder")
+    check_folder("--out", out)
     if resume and not last.is_file():
         raise InputError(f"--resume: {last} is not there, expected a run to go on with")
     if not resume and last.exists():
@@ -137,6 +138,7 @@ def _check_place(out: Path, resume: bool) -> None:
 
 def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
     from popexd.training import data as frames
+    from popexd.training import loop
 
     side = recipe.net(2, weights=False).side
     with Progress(console=Console(stderr=True, quiet=options["as_json"]), transient=True) as progress:
@@ -144,6 +146,10 @@ def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
+
+        def check(data: DataSet) -> None:
+            run = {name: options[name] for name in ("start", "device", "resume")}
+            loop.check(data, options["out"], recipe, **run)
 
         return frames.prepare(
             options["cache"] or options["out"] / "data",
@@ -155,6 +161,7 @@ def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
             root=options["root"],
             download=options["download"],
             progress=show,
+            check=check,
         )
 
 

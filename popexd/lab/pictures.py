@@ -45,8 +45,13 @@ def check_picture(option: str, path: Path) -> None:
 
 
 def check_pictures(option: str, folder: Path) -> None:
-    """Refuse a folder for pictures, there or to be made, that cannot be written. Raises InputError."""
+    """Refuse a folder for pictures as `check_folder` does, and to draw without matplotlib. Raises InputError."""
     check_extra(option)
+    check_folder(option, folder)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse a folder to write into, there or to be made, that cannot be written. Raises InputError."""
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
     if not there.is_dir():
         raise InputError(f"{option}: {there if there != folder.absolute() else folder} is a file, expected a folder")

@@ -27,6 +27,7 @@ SCHEMA = "popexd/training-data/1"
 _CHUNK = 32
 
 Progress = Callable[[int, int], None]
+Check = Callable[["DataSet"], object]
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,16 @@ def prepare(
     download: bool = False,
     processes: int = 2,
     progress: Progress | None = None,
+    check: Check | None = None,
 ) -> DataSet:
     """Return the data set in `cache`, written first if it is not there.
 
     `source` is "generated", a folder (see `sources`) or "torchvision:NAME", which lies in `root`, by default beside the
     cache, and is fetched if `download`. `samples` counts all splits together, None for all there are; `distort` is what
-    is done to the frames, see `sources.variants`. Raises InputError when `cache` holds other data or the source cannot
-    be used.
+    is done to the frames, see `sources.variants`. `check` sees the data set before its first frame is prepared, and may
+    raise. Raises InputError when `cache` holds other data or the source cannot be used.
     """
+    sources.variants(distort)
     if source == GENERATED:
         if distort:
             raise InputError(f"--distort: {distort}: generated frames come with their own, expected a folder of photos")
@@ -94,21 +97,34 @@ def prepare(
         found = torchvision_source(name, place, samples, seed, side, distort=distort, download=download)
     else:
         found = sources.folder(Path(source), samples, seed, side, distort)
-    return prepared(cache, found, seed, side, processes, progress)
+    return prepared(cache, found, seed, side, processes, progress, check)
 
 
 def prepared(
-    cache: Path, source: Source, seed: int, side: int, processes: int = 2, progress: Progress | None = None
+    cache: Path,
+    source: Source,
+    seed: int,
+    side: int,
+    processes: int = 2,
+    progress: Progress | None = None,
+    check: Check | None = None,
 ) -> DataSet:
     """Return the data set of a source in `cache`, written first if it is not there. Raises as `prepare` does."""
     cache = Path(cache)
     facts = {"schema": SCHEMA, "seed": seed, "side": side, **source.facts, "classes": list(source.classes)}
-    if (cache / "data.json").is_file():
-        return _reopened(cache, facts)
-    if cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
-        raise InputError(f"{cache}: in the way, expected a new or empty folder for the prepared frames")
-    _write(cache, facts, source, processes=processes, progress=progress)
-    return DataSet(cache, source.classes, facts)
+    there = (cache / "data.json").is_file()
+    data = _reopened(cache, facts) if there else DataSet(cache, source.classes, facts)
+    if not there:
+        if cache.exists() and (not cache.is_dir() or any(cache.iterdir())):
+            raise InputError(f"{cache}: in the way, expected a new or empty folder for the prepared frames")
+        for name in SPLITS:
+            if len(source.items[name]) == 0:
+                raise InputError(f"{cache.name}: no frames for the {name} split, expected more images")
+    if check is not None:
+        check(data)
+    if not there:
+        _write(cache, facts, source, processes=processes, progress=progress)
+    return data
 
 
 def reopen(cache: Path) -> DataSet:
@@ -152,8 +168,6 @@ def _write(
         done = 0
         for name in SPLITS:
             items = source.items[name]
-            if len(items) == 0:
-                raise InputError(f"{cache.name}: no frames for the {name} split, expected more images")
             shape = (source.copies * len(items), facts["side"], facts["side"], 3)
             images = np.lib.format.open_memmap(
                 partial_folder / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape

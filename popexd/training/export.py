@@ -20,12 +20,13 @@ from popexd.evaluation.choosing import ALLOWANCE
 from popexd.evaluation.outcomes import answers, exit_logits
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
 from popexd.evaluation.summary import FILE, table_file
+from popexd.lab.distortions import DISTORTIONS
 from popexd.quality import CLEAR, QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.data import DataSet, Split, prepare, reopen
 from popexd.training.early_exit import EarlyExitNet, multiply_adds
 from popexd.training.loop import evaluate
-from popexd.training.sources import GENERATED
+from popexd.training.sources import GENERATED, variants
 
 TOLERANCE = 1e-4
 """Of logits up to 10; beyond, a hundred-thousandth of the largest: torch's own float32 is no nearer to the truth."""
@@ -65,6 +66,7 @@ def export(
     `experts` are checkpoints of branches for a quality class, on the same backbone. Raises InputError.
     """
     say = on_step or (lambda step: None)  # noqa: ARG005 - a silent progress
+    bundles.check_place(Path(out))
     trained = _opened(Path(source), cache, experts or {})
     say("quality of the frames")
     estimator = _estimator(trained)
@@ -118,12 +120,31 @@ def _draft(
 
 def _opened(source: Path, cache: Path | None, experts: Mapping[str, Path]) -> _Trained:
     content = checkpoint.load(source)
+    try:
+        folder = Path(cache or content["data"]["folder"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{source}: data: missing, expected the data set the checkpoint was trained on") from error
+    return _checked(source, content, experts, reopen(folder))
+
+
+def _checked(source: Path, content: dict[str, Any], experts: Mapping[str, Path], data: DataSet) -> _Trained:
+    """Put together what fits together; the frames of `data` need not be there yet."""
     net = checkpoint.restore(content, source)
     nets = {}
     for quality, path in experts.items():
         nets[quality] = checkpoint.restore(checkpoint.load(path), path)
         _check_expert(net, nets[quality], path)
-    return _Trained(content, net, nets, _data_of(content, source, cache))
+    # Other distortions of the same frames, split alike, are as good to measure on: none of them was learned.
+    if {**data.facts, "distort": ""} != {**_facts_of(content), "distort": ""}:
+        raise InputError(f"{data.folder}: holds other data than {source} was trained on, expected the same")
+    return _Trained(content, net, nets, data)
+
+
+def _facts_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a checkpoint says of the data it was trained on; nothing where it says nothing."""
+    data = content.get("data")
+    facts = data.get("facts") if isinstance(data, dict) else None
+    return facts if isinstance(facts, dict) else {}
 
 
 def _name_of(trained: _Trained) -> str:
@@ -141,28 +162,37 @@ def _check_expert(net: EarlyExitNet, expert: EarlyExitNet, path: Path) -> None:
 
 
 def frames_of(
-    source: Path, data: str, distort: str, cache: Path | None = None, *, root: Path | None = None, progress: Any = None
+    source: Path,
+    data: str,
+    distort: str,
+    cache: Path | None = None,
+    *,
+    experts: Mapping[str, Path] | None = None,
+    root: Path | None = None,
+    progress: Any = None,
 ) -> Path:
     """Prepare the frames of the checkpoint `source` once more with other distortions; return where they are.
 
-    `data` is where the checkpoint's came from. Raises InputError.
+    `data` is where the checkpoint's came from; `experts` are those it will be exported with. What does not fit is
+    refused before a frame is prepared. Raises InputError.
     """
-    facts = checkpoint.load(source).get("data", {}).get("facts", {})
-    folder = cache or Path(source).parent / f"data-{distort or 'clear'}"
-    seed, side = int(facts.get("seed", 0)), int(facts.get("side", 0))
-    return prepare(folder, data, facts.get("limit"), seed, side, distort=distort, root=root, progress=progress).folder
-
-
-def _data_of(content: dict[str, Any], source: Path, cache: Path | None) -> DataSet:
-    try:
-        folder, facts = Path(cache or content["data"]["folder"]), content["data"]["facts"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{source}: data: missing, expected the data set the checkpoint was trained on") from error
-    data = reopen(folder)
-    # Other distortions of the same frames, split alike, are as good to measure on: none of them was learned.
-    if {**data.facts, "distort": ""} != {**facts, "distort": ""}:
-        raise InputError(f"{folder}: holds other data than {source} was trained on, expected the same")
-    return data
+    content, wanted = checkpoint.load(source), experts or {}
+    folder, facts = cache or Path(source).parent / f"data-{distort or 'clear'}", _facts_of(content)
+    made = {CLEAR if name == CLEAR else DISTORTIONS[name].quality for name in variants(distort)}
+    for quality in wanted:
+        if quality not in made:
+            raise InputError(f"--expert: {quality}: no such quality class, expected one of {', '.join(sorted(made))}")
+    return prepare(
+        folder,
+        data,
+        facts.get("limit"),
+        int(facts.get("seed", 0)),
+        int(facts.get("side", 0)),
+        distort=distort,
+        root=root,
+        progress=progress,
+        check=lambda planned: _checked(source, content, wanted, planned),
+    ).folder
 
 
 def _estimator(trained: _Trained) -> QualityEstimator | None:
@@ -175,10 +205,10 @@ def _estimator(trained: _Trained) -> QualityEstimator | None:
                 f"--expert: {trained.data.folder} holds {', '.join(names)}, expected frames of the experts' classes too"
             )
         return None
-    fitted = quality_fit.fit_frames(tuning.images, tuning.quality).estimator
-    unknown = set(trained.experts) - {*fitted.classes}
+    unknown = set(trained.experts) - {*names.tolist()}
     if unknown:
         raise InputError(f"--expert: {min(unknown)}: no such quality class, expected one of {', '.join(names)}")
+    fitted = quality_fit.fit_frames(tuning.images, tuning.quality).estimator
     truth = quality_fit.visible(validation.quality)
     known = np.isin(truth, fitted.classes)
     measured = quality_fit.measure(image for image, there in zip(validation.images, known, strict=True) if there)

@@ -69,14 +69,11 @@ def fit(
     """
     if threads:
         torch.set_num_threads(threads)
-    net = _beginning(data, recipe, None if resume else start, resume).to(chosen_device(device))
-    optimiser = optimiser_of(net, recipe)
-    state = _Progress()
-    if resume:
-        state = _resume(out / LAST, net, optimiser, recipe, data)
-    elif (out / LAST).exists():
-        raise InputError(f"{out / LAST}: a run is already there, expected --resume or another --out")
-    out.mkdir(parents=True, exist_ok=True)
+    net, optimiser, state = _begun(data, out, recipe, start, device, resume)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out}: {error.strerror or error}, expected a folder that can be written") from error
     training, tuning = data.split("training"), data.split("tuning")
     while state.epoch < recipe.epochs and not _tired(state, recipe):
         epoch, started = state.epoch, time.perf_counter()
@@ -93,6 +90,25 @@ def fit(
         if on_epoch is not None:
             on_epoch(EpochReport(epoch, loss, accuracy, improved, took))
     return out / BEST
+
+
+def check(
+    data: DataSet, out: Path, recipe: Recipe, *, start: Path | None = None, device: str = "auto", resume: bool = False
+) -> None:
+    """Raise InputError for whatever would keep `fit` from beginning; the frames of `data` need not be there yet."""
+    _begun(data, out, recipe, start, device, resume)
+
+
+def _begun(
+    data: DataSet, out: Path, recipe: Recipe, start: Path | None, device: str, resume: bool
+) -> tuple[EarlyExitNet, torch.optim.Optimizer, _Progress]:
+    net = _beginning(data, recipe, None if resume else start, resume).to(chosen_device(device))
+    optimiser = optimiser_of(net, recipe)
+    if resume:
+        return net, optimiser, _resume(out / LAST, net, optimiser, recipe, data)
+    if (out / LAST).exists():
+        raise InputError(f"{out / LAST}: a run is already there, expected --resume or another --out")
+    return net, optimiser, _Progress()
 
 
 def _beginning(data: DataSet, recipe: Recipe, start: Path | None, resume: bool) -> EarlyExitNet:

@@ -225,6 +225,8 @@ def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
         (("--data", "{}/nowhere"), "nowhere: no such folder"),
         (("--profile", "{}/nothing.json"), "nothing.json: No such file"),
         (("--plot", "{}/file"), "file is a file, expected a folder"),
+        (("--cut", "output"), "--cut: times are not known, expected --profile too"),
+        (("--rtt-ms", "5"), "--rtt-ms: times are not known, expected --profile too"),
     ],
 )
 def test_bad_options_of_evaluate_are_one_line(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
@@ -244,6 +246,7 @@ def test_bad_options_of_evaluate_are_one_line(tmp_path: Path, words: tuple[str, 
         (("--data", "generated", "--thresholds", "0.9"), "--thresholds: '0.9', expected one of: keep, reliable"),
         (("--data", "generated", "--target-ms", "5"), "--target-ms: times are not known, expected --profile too"),
         (("--data", "generated", "--plot", "{}/plot.gif"), "--plot:"),
+        (("--data", "generated", "--uplink-mbps", "5"), "--uplink-mbps: times are not known, expected --profile too"),
         (("--data", "generated", "--plot", "{}/nowhere/plot.png"), "nowhere/plot.png: No such file or directory"),
         (("--data", "{}/empty"), "0 class folders, expected at least two of nut"),
         (("--data", "{}/one"), "1 class folders, expected at least two of nut"),

@@ -140,6 +140,8 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path: Path, capsys: 
     assert run("3", "--format", "none", "--out", in_the_way) == 2
     assert "--out: " in capsys.readouterr().err
     assert in_the_way.read_text() == "mine"
+    assert run("3", "--profile", tmp_path / "nowhere.json", "--out", in_the_way / "below") == 2
+    assert "file is a file, expected a folder" in capsys.readouterr().err  # before the profile is looked at
 
     out = tmp_path / "out"
     (out / "figure-3.json").mkdir(parents=True)

@@ -91,6 +91,16 @@ def test_what_is_no_photo_is_refused_in_one_line(
         assert str(path) in complaint
 
 
+def test_a_photo_that_is_not_there_is_missed_before_the_first_is_looked_at(
+    folder: Path, tmp_path: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However late it is named."""
+    assert called("quality", str(files[0]), str(tmp_path / "missing.jpg"), "--bundle", str(folder)) == 2
+    captured = capsys.readouterr()
+    assert "missing.jpg: no such file" in captured.err
+    assert captured.out == ""
+
+
 def test_a_bundle_without_classes_is_refused_in_one_line(
     folder: Path, tmp_path: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,96 @@ def test_a_torchvision_set_elsewhere_is_distorted_too(tmp_path: Path, capsys: py
     assert len(bundles.load(tmp_path / "bundle").validation.label) == 2 * 20
 
 
+@pytest.fixture(scope="module")
+def unreadable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of two classes that nobody can decode: whoever begins to prepare them complains of them."""
+    root = tmp_path_factory.mktemp("photos")
+    for name in ("cat", "dog"):
+        (root / name).mkdir()
+        for index in range(12):
+            (root / name / f"{index}.jpg").write_bytes(b"no picture")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on generated frames."""
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    assert status("train", "--out", out, *SMALL, "--threads", "1", "--json") == 0
+    (out / "junk.pt").write_bytes(b"junk")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--from", "{}/nowhere.pt"], "nowhere.pt: no such file"),
+        (["--from", "{}/junk.pt"], "junk.pt: not a checkpoint"),
+        (["--from", "{}/best.pt", "--backbone", "b-alexnet"], "a b-alexnet-tiny checkpoint, expected b-alexnet"),
+        (["--from", "{}/best.pt", "--backbone", "b-alexnet-tiny", "--freeze"], "knows other classes"),
+        (["--backbone", "b-alexnet-tiny", "--samples", "8"], "no tuning split"),
+        (["--backbone", "b-alexnet-tiny", "--distort", "rain"], "--distort: 'rain'"),
+        (["--backbone", "b-alexnet-tiny", "--cache", "{}/data"], "holds other data"),
+    ],
+)
+def test_what_can_be_refused_is_refused_before_a_photo_is_read(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    unreadable: Path,
+    tiny: Path,
+    words: list[str],
+    named: str,
+) -> None:
+    """One line about the option, not about the photos; nothing is written."""
+    given = [word.format(tiny) for word in words]
+    assert status("train", "--out", tmp_path / "run", "--data", unreadable, *given) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert named in complaint
+    assert "\n" not in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_cannot_go_on_is_refused_before_a_photo_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unreadable: Path, tiny: Path
+) -> None:
+    """Another recipe, other data, no place to write to; without any of these the photos are read."""
+    again = ["train", "--out", tiny, *SMALL, "--threads", "1", "--resume"]
+    assert status(*again, "--cache", tmp_path / "frames", "--batch", "16") == 2
+    assert "batch: this run has 32, expected 16" in capsys.readouterr().err
+    assert status(*again, "--cache", tmp_path / "frames", "--data", unreadable, "--augmentation", "turns") == 2
+    assert "trained on other data" in capsys.readouterr().err
+    assert status("train", "--out", tiny / "junk.pt" / "run", "--data", unreadable, "--cache", tmp_path / "frames") == 2
+    assert "junk.pt is a file, expected a folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert status("train", "--out", tmp_path / "run", "--data", unreadable, "--backbone", "b-alexnet-tiny") == 2
+    assert "cannot be read as an image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--data", "{0}", "--distort", "blurred"], "holds other data than"),
+        (["--data", "{0}", "--distort", "blurred", "--expert", "noisy={1}/best.pt"], "--expert: noisy: no such"),
+        (["--data", "{0}", "--distort", "blurred", "--expert", "blurred={1}/junk.pt"], "junk.pt: not a checkpoint"),
+        (["--data", "{0}", "--distort", "rain"], "--distort: 'rain'"),
+        (["--name", "a b"], "--name: 'a b'"),
+        (["--out", "{0}"], "in the way and not a bundle"),
+        (["--out", "{1}/junk.pt/bundle"], "junk.pt is a file"),
+    ],
+)
+def test_an_export_is_refused_before_a_photo_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], unreadable: Path, tiny: Path, words: list[str], named: str
+) -> None:
+    """Frames with other distortions are not prepared where they, the experts or the place will not do."""
+    given = [word.format(unreadable, tiny) for word in words]
+    cache = ["--cache", tmp_path / "frames"]
+    assert status("export", tiny / "best.pt", "--out", tmp_path / "bundle", *cache, *given) == 2
+    complaint = capsys.readouterr().err.strip()
+    assert named in complaint
+    assert "\n" not in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_export_of_something_else_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 2 and no bundle."""
     (tmp_path / "photo.pt").write_bytes(b"\xff\xd8\xff")

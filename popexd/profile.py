@@ -217,7 +217,8 @@ class LayerGraph:
     @property
     def base(self) -> LayerGraph:
         """Whose layers, branches and codecs these are: this graph, unless `for_frames` made it of another."""
-        return self.__dict__.get("_base", self)
+        found: LayerGraph = self.__dict__.get("_base", self)
+        return found
 
     def codec_quality(self, point: str, codec: str) -> float:
         """Accuracy with `codec` at `point` as a share of that without any; at most 1, as a gain would be chance."""

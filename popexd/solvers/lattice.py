@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-
-from popexd.profile import INPUT, LayerGraph
 
 Sets = NDArray[np.bool_]
 
@@ -14,25 +14,24 @@ class TooWide(Exception):
     """The graph has more cuts than anyone asked to list."""
 
 
-def lower_sets(graph: LayerGraph, limit: int) -> Sets:
+def lower_sets(parents: Sequence[Sequence[int]], limit: int) -> Sets:
     """List the sets of layers that could be all that is below a cut, [sets, layers], the empty one first.
 
-    A chain of n layers has n + 1. A graph has a few for each block between layers that everything passes through, as
-    parallel arms can be cut at different depths: ResNet-18 some dozens, Inception-v4 some thousands.
+    `parents` has for each layer, in a topological order, the places of the layers that it reads. A chain of n layers
+    has n + 1 sets. A graph has a few for each block between layers that everything passes through, as parallel arms can
+    be cut at different depths: ResNet-18 some dozens, Inception-v4 some thousands.
 
     Raises:
         TooWide: there are more than `limit`.
     """
-    count = len(graph.layers)
-    if graph.is_chain:
+    count = len(parents)
+    if all(list(those) == [index - 1][:index] for index, those in enumerate(parents)):
         if count + 1 > limit:
             raise TooWide
         return np.tri(count + 1, count, -1, dtype=bool)
-    place = {name: index for index, name in enumerate(graph.names)}
     sets: Sets = np.zeros((1, count), dtype=bool)
-    for index, layer in enumerate(graph.layers):
-        parents = [place[parent] for parent in layer.after if parent != INPUT]
-        able = sets[sets[:, parents].all(axis=1)]
+    for index, those in enumerate(parents):
+        able = sets[sets[:, list(those)].all(axis=1)]
         able[:, index] = True
         sets = np.concatenate([sets, able])
         if len(sets) > limit:

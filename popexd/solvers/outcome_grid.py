@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from popexd.plan import ExitChoice
 from popexd.profile import Exit
 from popexd.solvers.problem import Problem
-from popexd.validation import Validation
+from popexd.validation import Samples, Validation
 
 Column = NDArray[np.float64]
 
@@ -52,6 +53,23 @@ class OutcomeGrid:
         reach, right = _counted(table, exits, levels, shape)
         return cls(exits, levels, chosen, runs, reach, right)
 
+    def among(self, places: Sequence[int]) -> OutcomeGrid:
+        """The same where only the branches at `places`, rising, may run."""
+        if len(places) == len(self.exits):
+            return self
+        others = [place for place in range(len(self.exits)) if place not in places]
+        rows = np.flatnonzero(~self.runs[:, others].any(axis=1))[:, None]
+        kept = np.array(places, dtype=np.intp)
+        ends = np.append(kept, len(self.exits))
+        return OutcomeGrid(
+            tuple(self.exits[place] for place in places),
+            tuple(self.levels[place] for place in places),
+            self.chosen[rows, kept],
+            self.runs[rows, kept],
+            self.reach[rows, ends],
+            None if self.right is None else self.right[rows, ends],
+        )
+
     @property
     def shares(self) -> Column:
         """Share of frames answered by each branch, and by the end: [choices, m + 1]."""
@@ -69,20 +87,27 @@ class OutcomeGrid:
         return problem.exit_choices_at(running)
 
 
+@lru_cache(maxsize=16)
+def _cells(samples: Samples, levels: tuple[tuple[int, tuple[float, ...]], ...]) -> NDArray[np.intp]:
+    """How many of its levels each sample passes at each of these exits' rows, as one number: [samples]."""
+    if not levels:
+        return np.zeros(len(samples), dtype=np.intp)
+    passed = [
+        np.searchsorted(np.asarray(each, dtype=samples.confidence.dtype), samples.confidence[row], side="right")
+        for row, each in levels
+    ]
+    return np.asarray(np.ravel_multi_index(passed, [len(each) + 1 for _, each in levels]), dtype=np.intp)
+
+
 def _counted(
-    table: Validation, exits: Sequence[Exit], levels: Sequence[Sequence[float]], shape: tuple[int, ...]
+    table: Validation, exits: Sequence[Exit], levels: Sequence[tuple[float, ...]], shape: tuple[int, ...]
 ) -> tuple[Column, Column]:
     """Count shares on the samples: one histogram of how many levels each sample passes at each branch, then sums.
 
     With l the place of the threshold, a sample survives a branch iff it passes at most l of its levels.
     """
-    mass = table.mass
-    rows = [table.exits.index(branch.name) for branch in exits]
-    passed = [
-        np.searchsorted(np.asarray(each, dtype=table.confidence.dtype), table.confidence[row], side="right")
-        for row, each in zip(rows, levels, strict=True)
-    ]
-    cell = np.asarray(np.ravel_multi_index(passed, shape) if exits else np.zeros(len(mass)), dtype=np.intp)
+    mass, rows = table.mass, [table.samples.row[branch.name] for branch in exits]
+    cell = _cells(table.samples, tuple(zip(rows, levels, strict=True)))
     size = math.prod(shape)
 
     def histogram(weights: Column) -> Column:

@@ -2,62 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from popexd.latency import spread_percentile
+from popexd.network import NetworkState
 from popexd.plan import Tier
-from popexd.profile import Exit
-from popexd.solvers.cut_grid import Column, Index, Pairs, Rows
+from popexd.profile import LayerGraph
+from popexd.solvers.cut_grid import Rows
+from popexd.solvers.layout import Column, Index, Kind, Layout, Shape, layout
 from popexd.solvers.outcome_grid import OutcomeGrid
 from popexd.solvers.problem import Problem
 from popexd.solvers.selection import Candidates
 
-Flags = NDArray[np.bool_]
 
-
-@dataclass(frozen=True)
 class Group:
-    """The placements in which the same branches can run on the same tiers, so that frames meet them in one order.
+    """What the placements of one kind cost, whatever frames are like and whichever branches run.
 
     Shares of frames come as columns: 0 for all, k for those that the first k branches left over. What a placement costs
     is then linear in them: `work[tier][pair, k]` are the seconds of its layers on a tier that such frames pay.
 
     Attributes:
-        on_device: how many of them are on the device.
-        pairs: the placements, as rows of the problem's.
-        rows: the grid's rows of these placements, placements in order.
-        outcomes: what becomes of the frames, by choice of exits.
         work: by tier, [pairs, m + 1] seconds.
-        branch_seconds: of each branch where it runs.
+        branch_seconds: [m], of each branch where it runs.
+        edge_back: seconds of an answer from the edge to the device.
+        layers: by tier, [pairs], how many run there.
+        grid: the rows of all placements; `kind.rows` are these placements'.
     """
 
-    problem: Problem
-    outcomes: OutcomeGrid
-    on_device: int
-    pairs: Index
-    rows: Index
-    local: Index
-    work: dict[Tier, Column]
-    branch_seconds: Column
-    edge_back: float
-    grid: Rows
-    layers: dict[Tier, Column]
+    def __init__(self, kind: Kind, grid: Rows, graph: LayerGraph, network: NetworkState) -> None:
+        self.kind, self.grid, self.graph, self.network = kind, grid, graph, network
+        self.on_device = len(kind.device)
+        own = np.arange(len(graph.layers))
+        self.work: dict[Tier, Column] = {}
+        for tier, members in kind.inside.items():
+            seconds = np.zeros((len(own), len(kind.exits) + 1))
+            seconds[own, kind.after[tier]] = [layer.seconds.get(tier, 0.0) for layer in graph.layers]
+            self.work[tier] = members.astype(np.float64) @ seconds
+        opening = graph.input_seconds.get(Tier.DEVICE, 0.0)
+        self.work[Tier.DEVICE][:, 0] += kind.inside[Tier.DEVICE].any(axis=1) * opening
+        self.layers = {tier: members.sum(axis=1).astype(np.float64) for tier, members in kind.inside.items()}
+        where = [(place, Tier.DEVICE) for place in kind.device] + [(place, Tier.EDGE) for place in kind.edge]
+        self.branch_seconds = np.array([graph.exits[place].seconds[tier] for place, tier in where])
+        uplink = network.links.get("device")
+        self.edge_back = 0.0 if uplink is None else uplink.transfer_seconds(graph.result_bytes)
 
     @cached_property
     def work_all(self) -> Column:
         """Seconds of the layers on all tiers."""
         found: Column = np.add.reduce(list(self.work.values()))
         return found
-
-    @property
-    def exits(self) -> tuple[Exit, ...]:
-        """The branches that can run, in the order in which frames meet them."""
-        return self.outcomes.exits
 
     def branches_on(self, tier: Tier) -> Column:
         """Seconds of the branches on one tier, none elsewhere."""
@@ -69,15 +64,25 @@ class Group:
     @cached_property
     def edge_answers(self) -> Column:
         """What sending answers back from branches on the edge costs, per share that gets to each branch or the end."""
-        found = np.zeros(len(self.exits) + 1)
+        found = np.zeros(len(self.branch_seconds) + 1)
         found[self.on_device : -1] += self.edge_back
         found[self.on_device + 1 :] -= self.edge_back
         return found
 
-    def priced(self, choice: Index, row: Index) -> Candidates:
-        """Price choices of exits and rows of the group (`rows` counted from 0), pairwise."""
-        at, pair = self.grid.take(self.rows[row]), self.local[row]
-        reach, runs = self.outcomes.reach[choice], self.outcomes.runs[choice]
+    @cached_property
+    def by_row(self) -> Spans:
+        """Every row by itself."""
+        return Spans(self, np.arange(len(self.kind.rows)))
+
+    @cached_property
+    def by_placement(self) -> Spans:
+        """All rows of a placement together."""
+        return Spans(self, np.searchsorted(self.kind.local, np.arange(len(self.kind.pairs))))
+
+    def priced(self, outcomes: OutcomeGrid, choice: Index, row: Index, p95: bool) -> Candidates:
+        """Price choices of exits and rows of the group (`rows` counted from 0), pairwise; `p95` if that is wanted."""
+        at, pair = self.grid.take(self.kind.rows[row]), self.kind.local[row]
+        reach, runs = outcomes.reach[choice], outcomes.runs[choice]
         first, last = reach[:, self.on_device], reach[:, -1]
         evaluated = reach[:, :-1] * runs
         work = {tier: (reach * seconds[pair]).sum(axis=1) for tier, seconds in self.work.items()}
@@ -94,53 +99,53 @@ class Group:
         }
         waits = first * at.first_wait + last * at.second_wait
         seconds = np.add.reduce(list(stages.values())) + waits + reach @ self.edge_answers + last * at.final_back
-        power = self.problem.graph.power
+        power = self.graph.power
         sending = stages["device_link"] + stages["direct_link"]
         return Candidates(
             seconds=seconds,
-            p95_seconds=self.percentile(choice, at, pair, 0.95) if self.problem.objective == "p95" else seconds,
+            p95_seconds=self.percentile(outcomes, choice, at, pair, 0.95) if p95 else seconds,
             device_seconds=stages["device"],
             device_joules=power.compute_watts * stages["device"] + power.transmit_watts * sending,
             bytes=first * at.bytes,
             packet_bytes=at.packet,
             bottleneck_seconds=np.maximum.reduce(list(stages.values())),
-            accuracy=self.accuracy(choice, at),
+            accuracy=self.accuracy(outcomes, choice, at),
             agreement=at.agreement,
             device_layers=self.layers[Tier.DEVICE][pair],
             edge_layers=self.layers[Tier.EDGE][pair],
             branches=runs.sum(axis=1),
         )
 
-    def accuracy(self, choice: Index, at: Rows) -> Column:
+    def accuracy(self, outcomes: OutcomeGrid, choice: Index, at: Rows) -> Column:
         """Share of right answers, less what the codecs cost those answered above them."""
-        right = self.outcomes.right
-        if right is None:
+        if outcomes.right is None:
             return np.full(len(choice), np.nan)
-        mine = right[choice]
+        mine = outcomes.right[choice]
         edge = mine[:, self.on_device : -1].sum(axis=1)
         found: Column = mine[:, : self.on_device].sum(axis=1) + at.quality * (edge + at.second_quality * mine[:, -1])
         return found
 
-    def ways(self, choice: Index, work: Column, first: Column, second: Column, final_back: Column) -> Column:
+    def ways(self, runs: Column, work: Column, first: Column, second: Column, final_back: Column) -> Column:
         """Seconds of a frame that is answered by each branch, and by the end: [rows, m + 1].
 
-        `work` is of the rows' placements; `first` and `second` are paid on leaving the device and the edge.
+        `runs` are the branches that run, [rows, m]; `work` is of the rows' placements; `first` and `second` are paid on
+        leaving the device and the edge.
         """
         spent = np.cumsum(work, axis=1)
         spent[:, self.on_device :] += first[:, None]
         spent[:, -1] += second + final_back
         spent[:, self.on_device : -1] += self.edge_back
-        branches = np.cumsum(self.outcomes.runs[choice] * self.branch_seconds, axis=1)
+        branches = np.cumsum(runs * self.branch_seconds, axis=1)
         spent[:, :-1] += branches
-        if len(self.exits):
+        if branches.shape[1]:
             spent[:, -1] += branches[:, -1]
         return spent
 
-    def percentile(self, choice: Index, at: Rows, pair: Index, share: float) -> Column:
+    def percentile(self, outcomes: OutcomeGrid, choice: Index, at: Rows, pair: Index, share: float) -> Column:
         """Time by which `share` of the frames are answered."""
-        times = self.ways(choice, self.work_all[pair], at.first_seconds, at.second_seconds, at.final_back)
-        shares = self.outcomes.shares[choice]
-        if at.first_variance.any() or at.second_variance.any():
+        runs, shares = outcomes.runs[choice], outcomes.shares[choice]
+        times = self.ways(runs, self.work_all[pair], at.first_seconds, at.second_seconds, at.final_back)
+        if at.jitter:
             variance = np.zeros_like(times)
             variance[:, self.on_device :] += at.first_variance[:, None]
             variance[:, -1] += at.second_variance
@@ -158,83 +163,62 @@ class Group:
         return found
 
 
-def groups(problem: Problem, pairs: Pairs, grid: Rows) -> list[Group]:
-    """Part the placements by which branches can run where."""
-    graph = problem.graph
-    hosts = [graph.names.index(branch.after) for branch in graph.exits]
-    low, mid = pairs.sets[pairs.first][:, hosts], pairs.sets[pairs.second][:, hosts]
-    able = np.array([[problem.can_run(branch, tier) for tier in Tier] for branch in graph.exits]).reshape(-1, 3)
-    tier = np.where(low, Tier.DEVICE, np.where(mid, Tier.EDGE, Tier.CLOUD)).astype(np.intp)
-    runs = able[np.arange(len(hosts)), tier] if hosts else np.zeros(tier.shape, dtype=bool)
-    code = np.where(runs, tier, int(Tier.CLOUD))
-    kinds, kind_of = np.unique(code, axis=0, return_inverse=True) if hosts else (code[:1], np.zeros(len(code), np.intp))
-    kind_of = np.asarray(kind_of).reshape(-1)
-    starts = np.searchsorted(grid.pair, np.arange(len(pairs.first) + 1))
-    counted: dict[tuple[str, ...], OutcomeGrid] = {}
+class Spans:
+    """A group's rows in runs that are bounded together: a placement with all its codecs, or each row by itself.
 
-    def outcomes(exits: tuple[Exit, ...]) -> OutcomeGrid:
-        names = tuple(branch.name for branch in exits)
-        if names not in counted:
-            counted[names] = OutcomeGrid.of(problem, exits)
-        return counted[names]
+    Attributes:
+        starts: the first row of each run, counted within the group.
+        place: its placement, as a row of the group's `work`.
+    """
 
-    found = []
-    for index, kind in enumerate(kinds):
-        chosen = np.flatnonzero((kind_of == index) & (starts[1:] > starts[:-1]))
-        if not chosen.size:
-            continue
-        spans = [(starts[each], starts[each + 1]) for each in chosen]
-        sizes = np.array([stop - start for start, stop in spans], dtype=np.intp)
-        rows = np.repeat(starts[chosen] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
-        found.append(
-            _group(problem, pairs, grid, kind, chosen, rows, np.repeat(np.arange(len(chosen)), sizes), outcomes)
-        )
-    return found
+    def __init__(self, group: Group, starts: Index) -> None:
+        self.group, self.starts, self.place = group, starts, group.kind.local[starts]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def least(self, column: str) -> Column:
+        """Of each run, the least of a column of the grid."""
+        found: Column = np.minimum.reduceat(getattr(self.group.grid, column)[self.group.kind.rows], self.starts)
+        return found
+
+    def greatest(self, column: str) -> Column:
+        """Of each run, the greatest of a column of the grid."""
+        found: Column = np.maximum.reduceat(getattr(self.group.grid, column)[self.group.kind.rows], self.starts)
+        return found
+
+    @cached_property
+    def seconds(self) -> Column:
+        """All seconds but the branches', at least, by the share that pays them: [m + 1, runs]."""
+        costs = (self.group.work_all + self.group.edge_answers)[self.place]
+        costs[:, self.group.on_device] += self.least("first_seconds")
+        costs[:, -1] += self.least("second_seconds") + self.least("final_back")
+        found: Column = costs.T
+        return found
 
 
-def _group(
-    problem: Problem,
-    pairs: Pairs,
-    grid: Rows,
-    kind: Index,
-    chosen: Index,
-    rows: Index,
-    local: Index,
-    outcomes: Callable[[tuple[Exit, ...]], OutcomeGrid],
-) -> Group:
-    graph = problem.graph
-    device = [branch for branch, tier in zip(graph.exits, kind, strict=True) if tier == Tier.DEVICE]
-    edge = [branch for branch, tier in zip(graph.exits, kind, strict=True) if tier == Tier.EDGE]
-    place = {name: index for index, name in enumerate(graph.names)}
-    own = np.arange(len(graph.names))
-    met = [np.array([place[branch.after] for branch in part], dtype=np.intp) for part in (device, edge)]
-    earlier = [(own[:, None] > hosts[None, :]).sum(axis=1) for hosts in met]
-    slots = len(device) + len(edge) + 1
-    after = {
-        Tier.DEVICE: earlier[0],
-        Tier.EDGE: len(device) + earlier[1],
-        Tier.CLOUD: np.full(len(own), slots - 1),
-    }
-    low, mid = pairs.sets[pairs.first[chosen]], pairs.sets[pairs.second[chosen]]
-    inside = {Tier.DEVICE: low, Tier.EDGE: mid & ~low, Tier.CLOUD: ~mid}
-    work = {}
-    for tier, members in inside.items():
-        seconds = np.zeros((len(own), slots))
-        seconds[own, after[tier]] = [layer.seconds.get(tier, 0.0) for layer in graph.layers]
-        work[tier] = members.astype(np.float64) @ seconds
-    work[Tier.DEVICE][:, 0] += low.any(axis=1) * graph.input_seconds.get(Tier.DEVICE, 0.0)
-    where = [(branch, Tier.DEVICE) for branch in device] + [(branch, Tier.EDGE) for branch in edge]
-    uplink = problem.network.links.get("device")
-    return Group(
-        problem=problem,
-        outcomes=outcomes((*device, *edge)),
-        on_device=len(device),
-        pairs=chosen,
-        rows=rows,
-        local=local,
-        work=work,
-        branch_seconds=np.array([branch.seconds[tier] for branch, tier in where]),
-        edge_back=0.0 if uplink is None else uplink.transfer_seconds(graph.result_bytes),
-        grid=grid,
-        layers={tier: members.sum(axis=1).astype(np.float64) for tier, members in inside.items()},
-    )
+class Ground:
+    """What every placement with every codec costs on one graph and network, whatever frames are like."""
+
+    def __init__(self, layout: Layout, graph: LayerGraph, network: NetworkState) -> None:
+        self.layout = layout
+        self.grid = Rows.of(layout, graph, network)
+        self.groups = [Group(kind, self.grid, graph, network) for kind in layout.kinds]
+
+    @classmethod
+    def of(cls, problem: Problem) -> Ground:
+        """Price a problem's layout, or take what was priced for another image-quality class.
+
+        Raises:
+            TooWide: the graph has too many cuts to list.
+        """
+        graph = problem.graph
+        # What a codec costs in accuracy is told against the validation table where the profile itself does not say.
+        told = all("f32" in costs and costs["f32"].accuracy is not None for costs in graph.codecs.values())
+        return _ground(Shape.of(problem), graph.base if told else graph, problem.network)
+
+
+@lru_cache(maxsize=2)
+def _ground(shape: Shape, graph: LayerGraph, network: NetworkState) -> Ground:
+    """Graphs are told apart by identity, so that none is taken for another; two, as there may be edge and cloud."""
+    return Ground(layout(shape), graph, network)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from popexd.plan import Plan, Tier
 from popexd.solvers.bounds import Bounds
-from popexd.solvers.cut_grid import CodecTable, Column, Index, Pairs, rows
-from popexd.solvers.pricing import groups
+from popexd.solvers.layout import Column, Index
+from popexd.solvers.outcome_grid import OutcomeGrid
+from popexd.solvers.pricing import Ground, Group
 from popexd.solvers.problem import Problem
 from popexd.solvers.selection import Candidates, Constraint, all_met, tolerance
 
@@ -20,6 +20,12 @@ BATCH = 100_000
 
 CELLS = 6_000_000
 """Bounds held at a time."""
+
+FEW = 10_000
+"""Up to so many plans of a group, each is bounded by itself; beyond, all codecs of a placement together."""
+
+FIRST = 64
+"""Cells priced in the first round, then eight times as many each round."""
 
 MORE_IS_BETTER = ("accuracy", "agreement")
 
@@ -66,21 +72,29 @@ class Search:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.pairs = Pairs.of(problem)
-        self.codecs = CodecTable.of(problem)
-        self.grid = rows(problem, self.pairs, self.codecs)
-        self.groups = groups(problem, self.pairs, self.grid)
+        self.ground = Ground.of(problem)
+        whole = OutcomeGrid.of(problem, problem.graph.exits)
+        self.outcomes = [self._outcomes(whole, group) for group in self.ground.groups]
         self.pieces = [
-            (index, Bounds(group, range(start, min(start + step, total))))
-            for index, group in enumerate(self.groups)
-            for total, step in [(len(group.outcomes.runs), max(1, CELLS // len(group.pairs)))]
+            (index, Bounds(spans, outcomes, range(start, min(start + step, total))))
+            for index, (group, outcomes) in enumerate(zip(self.ground.groups, self.outcomes, strict=True))
+            for total in [len(outcomes.runs)]
+            for spans in [group.by_row if total * len(group.kind.rows) <= FEW else group.by_placement]
+            for step in [max(1, CELLS // len(spans))]
             for start in range(0, total, step)
         ]
+
+    def _outcomes(self, whole: OutcomeGrid, group: Group) -> OutcomeGrid:
+        """What becomes of the frames, in the order in which they meet this group's branches."""
+        places = group.kind.exits
+        if list(places) == sorted(places):
+            return whole.among(places)
+        return OutcomeGrid.of(self.problem, tuple(self.problem.graph.exits[place] for place in places))
 
     @property
     def empty(self) -> bool:
         """Whether there is no plan at all."""
-        return len(self.grid.pair) == 0
+        return not self.ground.groups
 
     def best(self, figure: str, demands: Sequence[Constraint]) -> Found | None:
         """Every plan within a tie of the least `figure` (the most, where more is better) that meets `demands`.
@@ -110,9 +124,14 @@ class Search:
         offsets = np.cumsum([0, *(matrix.size for matrix in matrices)])
         bound = np.concatenate([matrix.ravel() for matrix in matrices])
         waiting = np.isfinite(bound)
-        count = 256
-        take = self._first(matrices, offsets, waiting & (bound <= _ahead(least)))
+        count, ahead = FIRST, _ahead(float(bound.min(initial=np.inf)))
         while True:
+            take = np.flatnonzero(waiting & (bound <= min(ahead, _ahead(least))))
+            if not take.size:
+                return least
+            if take.size > count:
+                take = take[np.argpartition(bound[take], count)[:count]]
+                count *= 8
             waiting[take] = False
             for found in self._priced(pieces, take, offsets):
                 value = self._value(found.table, figure)
@@ -121,22 +140,7 @@ class Search:
                 good = np.flatnonzero(np.isfinite(value) & (value <= _ahead(least)))
                 if good.size:
                     kept.append(found.take(good))
-            take = np.flatnonzero(waiting & (bound <= _ahead(least)))
-            if not take.size:
-                return least
-            if take.size > count:
-                take = take[np.argpartition(bound[take], count)[:count]]
-                count *= 8
-
-    @staticmethod
-    def _first(matrices: Sequence[Column], offsets: Index, waiting: NDArray[np.bool_]) -> Index:
-        """The best bound of each placement, to begin with."""
-        heads = [
-            offset + matrix.argmin(axis=0) * matrix.shape[1] + np.arange(matrix.shape[1])
-            for offset, matrix in zip(offsets, matrices, strict=False)
-        ]
-        chosen: Index = np.concatenate(heads).astype(np.intp)
-        return chosen[waiting[chosen]]
+            ahead = np.inf
 
     @staticmethod
     def _value(table: Candidates, figure: str) -> Column:
@@ -148,33 +152,32 @@ class Search:
         owner = np.searchsorted(offsets, take, side="right") - 1
         for number in np.unique(owner):
             index, bounds = pieces[number]
-            group = bounds.group
-            choice, pair = np.divmod(take[owner == number] - offsets[number], len(group.pairs))
-            ends = np.append(bounds.starts, len(group.rows))
-            sizes = (ends[1:] - ends[:-1])[pair]
+            group, starts = bounds.group, bounds.spans.starts
+            choice, span = np.divmod(take[owner == number] - offsets[number], len(starts))
+            sizes = np.append(starts[1:], len(group.kind.rows))[span] - starts[span]
             for start, stop in _batches(sizes):
                 part = slice(start, stop)
                 total = np.cumsum(sizes[part])
                 within = np.arange(total[-1]) - np.repeat(total - sizes[part], sizes[part])
-                row = np.repeat(bounds.starts[pair[part]], sizes[part]) + within
+                row = np.repeat(starts[span[part]], sizes[part]) + within
                 chosen = np.repeat(choice[part] + bounds.choices.start, sizes[part])
-                table = group.priced(chosen, row)
-                yield Found(table, np.full(len(row), index), chosen, group.rows[row])
+                table = group.priced(self.outcomes[index], chosen, row, self.problem.objective == "p95")
+                yield Found(table, np.full(len(row), index), chosen, group.kind.rows[row])
 
     def plan(self, found: Found, at: int) -> Plan:
         """Write out one row as a plan."""
-        group, row = self.groups[int(found.group[at])], int(found.row[at])
-        pair = int(self.grid.pair[row])
-        low, mid = (self.pairs.sets[end[pair]] for end in (self.pairs.first, self.pairs.second))
+        layout, row = self.ground.layout, int(found.row[at])
+        low, mid = layout.low[layout.pair[row]], layout.mid[layout.pair[row]]
         tiers = {
             name: Tier.DEVICE if low[index] else Tier.EDGE if mid[index] else Tier.CLOUD
             for index, name in enumerate(self.problem.graph.names)
         }
         codecs = {}
-        for sender, column in ((Tier.DEVICE, self.grid.codec), (Tier.EDGE, self.grid.second_codec)):
-            if column[row] < len(self.codecs.names):
-                codecs[sender.label] = self.codecs.names[column[row]]
-        return Plan(tiers, group.outcomes.choices(self.problem, int(found.choice[at])), codecs)
+        for sender, column in ((Tier.DEVICE, layout.codec), (Tier.EDGE, layout.second_codec)):
+            if column[row] < len(layout.names):
+                codecs[sender.label] = layout.names[column[row]]
+        outcomes = self.outcomes[int(found.group[at])]
+        return Plan(tiers, outcomes.choices(self.problem, int(found.choice[at])), codecs)
 
 
 def _batches(sizes: Index) -> Iterator[tuple[int, int]]:

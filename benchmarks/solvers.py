@@ -225,7 +225,8 @@ def _timed(what: str, name: str, problem: Problem, goal_seconds: float) -> Speed
     find = solver(name)
     times = []
     for _ in range(ROUNDS):
-        fresh = replace(problem, graph=replace(problem.graph))  # costs are worked out anew, as in a replan; only the layout is kept
+        # Costs are worked out anew, as in a replan; only the layout is kept from the round before.
+        fresh = replace(problem, graph=replace(problem.graph))
         started = time.perf_counter()
         find(fresh)
         times.append(time.perf_counter() - started)

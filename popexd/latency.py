@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popexd.cut import Crossing, crossings
-from popexd.network import Link, NetworkState
+from popexd.network import NetworkState
 from popexd.plan import Plan, Tier
 from popexd.profile import LayerGraph
 from popexd.validation import FINAL, Outcomes
@@ -165,7 +165,7 @@ class _Walk:
     """One frame's way through the tiers: its own clock, and the mean over all frames beside it."""
 
     def __init__(self, plan: Plan, graph: LayerGraph, network: NetworkState) -> None:
-        self.plan, self.graph, self.network = plan, graph, network
+        self.plan, self.graph, self.network, self.links = plan, graph, network, network.links
         self.crossings = crossings(plan, graph)
         running = graph.evaluation_order(plan)
         self.outcomes: Outcomes = graph.outcomes(running, plan.exits)
@@ -251,7 +251,7 @@ class _Walk:
                 if source is (Tier.EDGE if hop == "edge" else Tier.DEVICE):
                     loads[hop] = loads.get(hop, 0.0) + cost.bytes
         for hop, size in loads.items():
-            link = self.link(hop)
+            link = self.links[hop]
             self.spend(link.transfer_seconds(size), f"{hop}_link")
             self.spend(link.round_trip_seconds, None)
             self.variance += link.jitter_seconds**2
@@ -273,7 +273,7 @@ class _Walk:
     def answer(self, tier: Tier) -> None:
         """Answer a frame on `tier`: by the branch at hand, or by the end of the network."""
         share = self.outcomes.shares[self.met]
-        back = sum(self.link(hop).transfer_seconds(self.graph.result_bytes) for hop in self.way_back(tier))
+        back = sum(self.links[hop].transfer_seconds(self.graph.result_bytes) for hop in self.way_back(tier))
         self.answered.append((self.clock + back, share))
         self.deviations.append(math.sqrt(self.variance))
         self.mean += share * back
@@ -294,9 +294,6 @@ class _Walk:
                 raise ValueError(f"no link leads from the {crossing.source.label} to the {destination.label}")
             used.update(route)
         return used
-
-    def link(self, hop: str) -> Link:
-        return self.network.links[hop]
 
 
 def _time(seconds: Mapping[Tier, float], tier: Tier, name: str) -> float:

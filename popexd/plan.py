@@ -23,7 +23,7 @@ class Tier(IntEnum):
     @property
     def label(self) -> str:
         """The tier's name in files and messages."""
-        return self.name.lower()
+        return _LABELS[self]
 
     @classmethod
     def of(cls, label: str) -> Tier:
@@ -32,10 +32,12 @@ class Tier(IntEnum):
         Raises:
             InputError: there is no such tier.
         """
-        for tier in cls:
-            if tier.label == label:
-                return tier
-        raise InputError(f"{label!r} is not a tier, expected one of: {', '.join(tier.label for tier in cls)}")
+        if label not in _LABELS:
+            raise InputError(f"{label!r} is not a tier, expected one of: {', '.join(_LABELS)}")
+        return cls(_LABELS.index(label))
+
+
+_LABELS = tuple(tier.name.lower() for tier in Tier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,7 @@ class OutcomeGrid:
         """Count every choice for branches met in this order."""
         levels = tuple(problem.levels(branch) for branch in exits)
         shape = tuple(len(each) + 1 for each in levels)
-        chosen = np.indices(shape, dtype=np.intp).reshape(len(exits), math.prod(shape)).T
-        runs = (chosen < np.array([len(each) for each in levels], dtype=np.intp)).astype(np.float64)
+        chosen, runs = _settings(shape)
         table = problem.graph.validation
         if table is None:
             answered = runs * np.array([branch.probability for branch in exits])
@@ -87,6 +86,13 @@ class OutcomeGrid:
         return problem.exit_choices_at(running)
 
 
+@lru_cache(maxsize=4)
+def _settings(shape: tuple[int, ...]) -> tuple[NDArray[np.intp], Column]:
+    """Every way to choose a place per branch, [choices, m], and which of the branches run: not those at the last."""
+    chosen = np.indices(shape, dtype=np.intp).reshape(len(shape), math.prod(shape)).T
+    return chosen, (chosen < np.array(shape, dtype=np.intp) - 1).astype(np.float64)
+
+
 @lru_cache(maxsize=16)
 def _cells(samples: Samples, levels: tuple[tuple[int, tuple[float, ...]], ...]) -> NDArray[np.intp]:
     """How many of its levels each sample passes at each of these exits' rows, as one number: [samples]."""
@@ -110,27 +116,19 @@ def _counted(
     cell = _cells(table.samples, tuple(zip(rows, levels, strict=True)))
     size = math.prod(shape)
 
-    def histogram(weights: Column) -> Column:
-        counts = np.asarray(np.bincount(cell, weights, minlength=size), dtype=np.float64)
-        return counts.reshape(shape or (1,))
-
+    # Masses of all, of those that each branch gets right, of those that the end does; by levels passed.
+    shares = [mass, *(mass * table.correct[row] for row in (*rows, -1))]
+    masses = np.stack([np.bincount(cell, share, minlength=size) for share in shares]).reshape(-1, *shape)
     reach, right = [np.ones(size)], []
-    survivors = histogram(mass)
     for axis in range(len(exits)):
-        survivors = np.cumsum(survivors, axis=axis)
         rest = tuple(range(axis + 1, len(exits)))
-        kept = survivors.sum(axis=rest, keepdims=True) if rest else survivors
-        reach.append(np.broadcast_to(kept, shape).ravel())
-        certain = histogram(mass * table.correct[rows[axis]])
-        for before in range(axis):
-            certain = np.cumsum(certain, axis=before)
-        certain = certain.sum(axis=rest, keepdims=True) if rest else certain
+        certain = masses[1 + axis].sum(axis=rest, keepdims=True)
         answered = certain.sum(axis=axis, keepdims=True) - np.cumsum(certain, axis=axis)
         right.append(np.broadcast_to(answered, shape).ravel())
-    final = histogram(mass * table.correct[-1])
-    for axis in range(len(exits)):
-        final = np.cumsum(final, axis=axis)
-    right.append(final.ravel())
+        masses = np.cumsum(masses, axis=axis + 1)  # from here on, of those that this branch leaves over
+        kept = masses[0].sum(axis=rest, keepdims=True)
+        reach.append(np.broadcast_to(kept, shape).ravel())
+    right.append(masses[-1].ravel())
     found = np.stack(reach, axis=1)
     found[found < 1e-15] = 0.0  # what sums leave of nothing
     return found, np.stack(right, axis=1)

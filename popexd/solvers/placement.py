@@ -10,7 +10,7 @@ from popexd.errors import Infeasible, InputError
 from popexd.latency import Prediction, predict
 from popexd.plan import Plan, Tier
 from popexd.profile import Exit, LayerGraph
-from popexd.solvers.offers import allowed_codecs
+from popexd.solvers.offers import allowed_costs
 from popexd.solvers.problem import Problem, Solution
 from popexd.solvers.selection import Candidates, select
 
@@ -93,7 +93,7 @@ def hop_seconds(problem: Problem, source: Tier, destination: Tier, point: str) -
     if route is None:
         return float("inf")
     links = [problem.network.links[hop] for hop in route]
-    costs = [problem.graph.codec_cost(point, name) for name in allowed_codecs(problem, point)]
+    costs = allowed_costs(problem, point).values()
     return min(
         (
             cost.encode_seconds + cost.decode_seconds + sum(link.transfer_seconds(cost.bytes) for link in links)

@@ -10,7 +10,7 @@ from itertools import product
 from popexd.network import Link
 from popexd.plan import ExitChoice, Tier
 from popexd.profile import INPUT, CodecCost, Exit
-from popexd.solvers.offers import allowed_codecs
+from popexd.solvers.offers import allowed_costs
 from popexd.solvers.problem import Problem
 from popexd.validation import Outcomes
 
@@ -127,8 +127,7 @@ class Scenario:
     def codec_costs(self, point: str, sender: Tier) -> list[CodecCost]:
         """The costs of the codecs that `sender` may use for the output of `point`."""
         wanted = self.device_codec if sender is Tier.DEVICE else self.edge_codec
-        names = [name for name in allowed_codecs(self.problem, point) if wanted in (None, name)]
-        return [self.problem.graph.codec_cost(point, name) for name in names]
+        return [cost for name, cost in allowed_costs(self.problem, point).items() if wanted in (None, name)]
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:

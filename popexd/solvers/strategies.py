@@ -9,7 +9,8 @@ from itertools import combinations
 from popexd.latency import predict
 from popexd.plan import Plan, Tier
 from popexd.profile import INPUT, Exit
-from popexd.solvers.offers import allowed_codecs, offers
+from popexd.solvers.offers import Offer, offers, offers_at
+from popexd.solvers.placement import two_tier
 from popexd.solvers.problem import Problem, Solution
 
 MAX_BRANCHES = 6
@@ -28,11 +29,11 @@ def alternatives(problem: Problem, chosen: Solution | None = None) -> list[tuple
     reachable = free.available
     found: list[tuple[str, float]] = []
     if Tier.DEVICE in reachable:
-        found.append(("device-only", _seconds(free, Tier.DEVICE, ())))
         branches = [branch for branch in free.graph.exits if free.can_run(branch, Tier.DEVICE)]
+        at_home = [_seconds(free, Tier.DEVICE, running) for running in _subsets(branches)]
+        found.append(("device-only", at_home[0]))
         if branches:
-            subsets = _subsets(branches)
-            found.append(("device-with-exits", min(_seconds(free, Tier.DEVICE, running) for running in subsets)))
+            found.append(("device-with-exits", min(at_home)))
     if reachable[-1] is not Tier.DEVICE:
         found += _shipped(free, reachable[-1])
     return found if chosen is None else [*found, ("chosen", chosen.prediction.seconds)]
@@ -40,29 +41,34 @@ def alternatives(problem: Problem, chosen: Solution | None = None) -> list[tuple
 
 def _shipped(problem: Problem, remote: Tier) -> Iterator[tuple[str, float]]:
     kinds = {"camera": "camera-jpeg", "jpeg": "resized-image", "webp": "resized-image", "f32": "raw-tensor"}
-    best: dict[str, float] = {}
-    for codec in allowed_codecs(problem, INPUT):
-        kind = kinds.get(codec.partition("-")[0])
+    best: dict[str, Offer] = {}
+    for offer in offers_at(problem, remote, INPUT, 0.0):
+        kind = kinds.get(offer.codec.partition("-")[0])
         if kind is not None:
-            best[kind] = min(_seconds(problem, remote, (), codec), best.get(kind, float("inf")))
+            best[kind] = min(offer, best.get(kind, offer), key=lambda each: each.seconds)
     for kind in dict.fromkeys(kinds.values()):
         if kind in best:
-            yield f"{kind}-to-{remote.label}", best[kind]
+            yield f"{kind}-to-{remote.label}", _seconds(problem, remote, (), best[kind].codec)
     split = _best_split(problem, remote) if problem.graph.is_chain and Tier.DEVICE in problem.available else None
     if split is not None:
         yield "best-split-without-exits", split
 
 
 def _best_split(problem: Problem, remote: Tier) -> float | None:
-    names = problem.graph.names
-    found = []
-    for point, offer in offers(problem, remote).items():
-        if point != INPUT:
-            cut = names.index(point) + 1
-            tiers = {name: Tier.DEVICE if index < cut else remote for index, name in enumerate(names)}
-            plan = Plan(tiers, problem.exit_choices(()), {Tier.DEVICE.label: offer.codec})
-            found.append(predict(plan, problem.graph, problem.network).seconds)
-    return min(found, default=None)
+    graph = problem.graph
+    found: list[tuple[float, int, str]] = []
+    spent, offered = 0.0, offers(problem, remote)
+    for cut, layer in enumerate(graph.layers, start=1):
+        spent += layer.seconds[Tier.DEVICE]
+        offer = offered.get(layer.name)
+        if offer is not None:
+            found.append((spent + offer.seconds, cut, offer.codec))
+    if not found:
+        return None
+    _, cut, codec = min(found)
+    tiers = two_tier(graph, graph.names[:cut], remote)
+    plan = Plan(tiers, problem.exit_choices(()), {Tier.DEVICE.label: codec})
+    return predict(plan, graph, problem.network).seconds
 
 
 def _seconds(problem: Problem, tier: Tier, running: Iterable[Exit], codec: str | None = None) -> float:

@@ -49,8 +49,7 @@ def export(
     """Export a checkpoint as a bundle of ONNX segments, checked against torch, with its validation and codec tables."""
     from popexd.training.export import export as write_bundle
 
-    _check(out, name)
-    experts = _experts(expert or [])
+    experts = _checked(out, name, expert or [])
     console = Console(stderr=True, quiet=as_json)
     if distort:
         cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
@@ -73,14 +72,15 @@ def export(
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
 
 
-def _check(out: Path, name: str | None) -> None:
-    """Refuse what cannot be written before minutes go into frames and inference."""
+def _checked(out: Path, name: str | None, experts: list[str]) -> dict[str, Path]:
+    """Refuse what cannot be written before minutes go into frames and inference; return the experts."""
     from popexd.lab.pictures import check_folder
 
     check_place(out)
     check_folder("--out", out.absolute().parent)
     if name is not None and not NAME.fullmatch(name):
         raise InputError(f"--name: {name!r}, expected 1 to 64 letters, digits, '_', '-', '.'")
+    return _experts(experts)
 
 
 def _distorted(

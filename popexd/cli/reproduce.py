@@ -52,12 +52,8 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="for machines: figures, facts and files")] = False,
 ) -> None:
     """Make FIGURE, or all that can be made of what is given, and say what is as in the paper."""
-    pictures = () if facts else _formats(formats)
+    pictures = () if facts else _formats(formats, out)
     wanted = _wanted(figure, data)
-    if not facts:
-        from popexd.lab.pictures import check_folder
-
-        check_folder("--out", out)
     made: list[Figure] = []
     if set(wanted) & set(FROM_A_PROFILE):
         made += _from_a_profile(wanted, profile, links, at_cut, codecs=codecs)
@@ -86,12 +82,13 @@ def _wanted(figure: str, data: str | None) -> tuple[str, ...]:
     return FIGURES if data is not None else FROM_A_PROFILE
 
 
-def _formats(text: str) -> tuple[str, ...]:
-    """Read `--format`; a picture that cannot be drawn is complained about before any work."""
+def _formats(text: str, out: Path) -> tuple[str, ...]:
+    """Read `--format`; what cannot be drawn, or written into `out`, is complained about before any work."""
+    from popexd.lab.pictures import FORMATS, check_extra, check_folder
+
+    check_folder("--out", out)
     if text == "none":
         return ()
-    from popexd.lab.pictures import FORMATS, check_extra
-
     chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in chosen:
         if name not in FORMATS:

@@ -65,8 +65,8 @@ class Wanted:
         method, samples_of, target_confidence: see `calibration.fit`.
         criterion: another criterion for every branch, or None to keep theirs.
         thresholds: "keep" them, or choose "reliable" ones; see `choosing.reliable`. Kept, a class of quality with too
-            few samples keeps its temperatures too, and no threshold becomes laxer. A `target` goes before it, and with
-            another criterion there is nothing to keep.
+            few samples keeps its temperatures too, and no threshold becomes laxer. Where they cannot be kept, see
+            `keeps`, they are reliable ones.
         target: choose them for an accuracy or a cost.
         costs: of every exit, for the target; by default the share of the segments that have run.
         allowance: see `choosing.reliable`.
@@ -114,13 +114,24 @@ def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Te
     found = _general_temperatures(said, wanted)
     by_class = _class_temperatures(said, wanted)
     known = _without(bundle, forgotten(bundle))
-    keep = wanted.target is None and wanted.thresholds == "keep" and not _other_criterion(bundle, wanted)
+    keep = keeps(bundle, wanted)
     warm = _with_temperatures(known, found.values, by_class, keep=keep, apart=wanted.method == "per-branch")
     if wanted.criterion is not None:
         criterion = Criterion(wanted.criterion, len(bundle.classes))
-        warm = replace(warm, exits=tuple(replace(each, criterion=criterion) for each in warm.exits))
+        warm = replace(warm, exits=tuple(_by(criterion, each) for each in warm.exits))
     general, own = _thresholds(warm, scaled(warm, said), wanted, keep=keep)
     return _with_thresholds(warm, general, own), found
+
+
+def keeps(bundle: Bundle, wanted: Wanted) -> bool:
+    """Whether the thresholds are kept: asked for, without a target, and not by a criterion that they are not of.
+
+    An entropy in nats and one divided by ln(classes) are one scale; a confidence is another.
+    """
+    if wanted.target is not None or wanted.thresholds != "keep":
+        return False
+    sure = wanted.criterion == "confidence"
+    return wanted.criterion is None or all((each.criterion.name == "confidence") == sure for each in bundle.exits)
 
 
 def forgotten(bundle: Bundle) -> tuple[str, ...]:
@@ -185,8 +196,17 @@ def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, Temperatures]:
     return found
 
 
-def _other_criterion(bundle: Bundle, wanted: Wanted) -> bool:
-    return wanted.criterion is not None and any(exit_.criterion.name != wanted.criterion for exit_ in bundle.exits)
+def _by(criterion: Criterion, exit_: ExitSpec) -> ExitSpec:
+    """Let a branch go by another criterion; its thresholds go over into the new unit."""
+
+    def converted(level: float) -> float:
+        return level if criterion == exit_.criterion else criterion.threshold(exit_.criterion.bound(level))
+
+    variants = {
+        name: variant if variant.threshold is None else replace(variant, threshold=converted(variant.threshold))
+        for name, variant in exit_.by_quality.items()
+    }
+    return replace(exit_, criterion=criterion, threshold=converted(exit_.threshold), by_quality=variants)
 
 
 def _without(bundle: Bundle, qualities: Collection[str]) -> Bundle:

@@ -244,6 +244,7 @@ def test_bad_options_of_evaluate_are_one_line(tmp_path: Path, words: tuple[str, 
         (("--data", "generated", "--method", "platt"), "--method: 'platt', expected one of: none, global, per-branch"),
         (("--data", "generated", "--samples-of", "some"), "--samples-of: 'some', expected one of: all, exiting"),
         (("--data", "generated", "--thresholds", "0.9"), "--thresholds: '0.9', expected one of: keep, reliable"),
+        (("--data", "generated", "--thresholds", "keep", "--target-accuracy", "0.9"), "--thresholds: keep, together"),
         (("--data", "generated", "--target-ms", "5"), "--target-ms: times are not known, expected --profile too"),
         (("--data", "generated", "--plot", "{}/plot.gif"), "--plot:"),
         (("--data", "generated", "--uplink-mbps", "5"), "--uplink-mbps: times are not known, expected --profile too"),
@@ -301,6 +302,25 @@ def test_calibrate_says_which_classes_the_new_estimator_forgot(tmp_path: Path) -
     b1 = bundles.load(tmp_path / "new").exits[0]
     assert "foggy" not in b1.by_quality
     assert (b1.by_quality["noisy"].threshold, b1.by_quality["noisy"].temperature) == (0.995, 1.5)
+
+
+def test_calibrate_says_which_thresholds_changed_and_why(tmp_path: Path) -> None:
+    """In one line, with the old and the new one in their units; a wish to keep what cannot be kept is refused."""
+    words = ("--data", "generated", "--samples", 120, "--threads", 1, "--out", tmp_path / "new", "--seed", 5)
+    said = popexd("calibrate", "default", *words, "--criterion", "entropy")
+    (line,) = [line for line in said.splitlines() if line.startswith("thresholds changed: ")]
+    new = bundles.load(tmp_path / "new")
+    for was, now in zip(BUNDLE.exits, new.exits, strict=True):
+        level = "never" if now.criterion.bound(now.threshold) > 1 else f"{now.threshold:g}"
+        assert f"{was.name} {was.threshold:g} (confidence) -> {level} (entropy)" in line
+    assert "of another criterion and cannot be kept" in line
+    assert new.facts["calibration"]["thresholds"] == "reliable"
+    refused = popexd("calibrate", "default", *words, "--criterion", "entropy", "--thresholds", "keep", status=2)
+    assert "--thresholds: keep: as entropy those of conveyor-b-alexnet would mean something else" in refused
+    said = popexd("calibrate", tmp_path / "new", *words, "--criterion", "normalised-entropy", "--thresholds", "keep")
+    (line,) = [line for line in said.splitlines() if line.startswith("thresholds changed: ")]
+    assert "the same, in the unit of the new criterion" in line
+    assert "thresholds changed" not in popexd("calibrate", tmp_path / "new", *words)
 
 
 def test_calibrate_does_not_touch_a_folder_of_something_else(tmp_path: Path) -> None:

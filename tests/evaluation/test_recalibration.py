@@ -20,7 +20,7 @@ from popexd.evaluation.choosing import Target
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import exit_logits, of_table
 from popexd.evaluation.policy import of_bundle
-from popexd.evaluation.recalibration import Said, Wanted, forgotten, recalibrated, scaled, written
+from popexd.evaluation.recalibration import Said, Wanted, forgotten, keeps, recalibrated, scaled, written
 from popexd.lab import conveyor
 from popexd.runtime.frames import load_image
 from popexd.runtime.segments import SegmentRunner
@@ -271,6 +271,40 @@ def test_another_criterion_gets_thresholds_of_its_own(tmp_path: Path, criterion:
     assert entropies is not None
     unit = math.log(8) if criterion == "normalised-entropy" else 1.0
     assert found.shares["b1"] == pytest.approx((entropies[0] / unit < new.exits[0].threshold).mean())
+
+
+def test_entropies_in_nats_and_normalised_are_one_scale() -> None:
+    """Thresholds are kept from one to the other, those of classes too: the same samples leave."""
+    fit, report = halves()
+    nats, _ = recalibrated(BUNDLE, fit, Wanted(criterion="entropy"))
+    own = nats.exits[0].by_quality | {"blurred": ExitVariant(0.1)}
+    nats = replace(nats, exits=(replace(nats.exits[0], by_quality=own), *nats.exits[1:]))
+    wanted = Wanted(criterion="normalised-entropy")
+    assert keeps(nats, wanted)
+    shares, _ = recalibrated(nats, fit, wanted)
+    for old, new in zip(nats.exits, shares.exits, strict=True):
+        assert new.threshold == pytest.approx(old.threshold / math.log(8))
+    assert shares.exits[0].threshold_for("blurred") == pytest.approx(0.1 / math.log(8))
+    again = figures(scaled(nats, report), of_bundle(nats)).shares
+    assert figures(scaled(shares, report), of_bundle(shares)).shares == again
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"),
+    [
+        (Wanted(), True),
+        (Wanted(criterion="confidence"), True),
+        (Wanted(criterion="entropy"), False),
+        (Wanted(thresholds="reliable"), False),
+        (Wanted(target=Target(accuracy=0.9)), False),
+    ],
+)
+def test_it_is_known_beforehand_whether_thresholds_are_kept(wanted: Wanted, kept: bool) -> None:
+    """And so it comes: those for all frames are the old ones, or at least one is another."""
+    fit, _ = halves()
+    fresh, _ = recalibrated(BUNDLE, fit, wanted)
+    assert keeps(BUNDLE, wanted) is kept
+    assert (fresh.thresholds == BUNDLE.thresholds) is kept
 
 
 def test_thresholds_for_a_target_reach_it_where_they_are_fitted() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from popexd.errors import ProfileError
 from popexd.validation import Validation, conditional_probabilities
@@ -27,6 +29,29 @@ def test_weights_count() -> None:
     assert table.outcomes([("b", 0.9)]).shares == (0.75, 0.25)
     assert table.outcomes([]).correct == (0.75,)
     assert table.final_accuracy == 0.5
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 3))
+def test_each_sample_leaves_at_the_first_branch_that_is_sure(seed: int, branches: int) -> None:
+    """Counted one by one, with any weights, thresholds and order of the branches."""
+    numbers = np.random.default_rng(seed)
+    exits = [*(f"b{index}" for index in range(branches)), "final"]
+    confidence, correct = numbers.random((len(exits), 30)), numbers.random((len(exits), 30)) < 0.6
+    table = Validation(exits, confidence, correct, numbers.random(30) + 0.01)
+    evaluated = [(exits[row], float(numbers.random())) for row in numbers.permutation(branches)]
+    shares, right = dict.fromkeys(exits, 0.0), dict.fromkeys(exits, 0.0)
+    for sample, mass in enumerate(table.mass):
+        sure = (name for name, threshold in evaluated if confidence[exits.index(name), sample] >= threshold)
+        leaves = next(sure, "final")
+        shares[leaves] += mass
+        right[leaves] += mass * correct[exits.index(leaves), sample]
+
+    found = table.outcomes(evaluated)
+
+    order = [*(name for name, _ in evaluated), "final"]
+    assert found.shares == pytest.approx([shares[name] for name in order])
+    assert found.correct == pytest.approx([right[name] for name in order])
+    assert found.reach == pytest.approx([sum(found.shares[place:]) for place in range(len(order))])
 
 
 def test_a_share_that_no_sample_makes_up_is_refused() -> None:

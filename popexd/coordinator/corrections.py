@@ -96,18 +96,19 @@ class Corrections:
     def _codecs(self, graph: LayerGraph, decode: float, now: float) -> dict[str, dict[str, CodecCost]]:
         """Correct every codec; at the input all but `camera` decode the frame first, which takes `decode` now."""
         slower = decode - graph.input_seconds.get(Tier.DEVICE, 0.0)
-        queue = self._value("queue", now) or 0.0
+        known = {key: self._value(key, now) for key in self._medians}
+        queue = known.get("queue") or 0.0
         found: dict[str, dict[str, CodecCost]] = {}
         for cut, options in graph.codecs.items():
             found[cut] = {}
             for name, cost in options.items():
                 resized = cut == INPUT and name != "camera"
-                encode, far = self._value(("encode", cut, name), now), self._value(("far", cut, name), now)
+                encode, far = known.get(("encode", cut, name)), known.get(("far", cut, name))
                 if encode is None:
                     encode_seconds = cost.encode_seconds + (slower if resized else 0.0)
                 else:
                     encode_seconds = encode + (decode if resized else 0.0)
-                size = self._camera(now) if name == "camera" else self._value(("bytes", cut, name), now)
+                size = self._camera(now) if name == "camera" else known.get(("bytes", cut, name))
                 found[cut][name] = CodecCost(
                     cost.bytes + ENVELOPE_BYTES if size is None else size,
                     max(0.0, encode_seconds),

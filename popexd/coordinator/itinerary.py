@@ -135,7 +135,7 @@ def _stage(tier: Tier, plan: Plan, graph: LayerGraph) -> Stage:
     exits = {
         branch.name: graph.threshold(branch.name, plan.exits[branch.name])
         for branch in graph.exits
-        if branch.after in segments and plan.runs(branch.name)
+        if plan.runs(branch.name) and plan.tiers[branch.after] is tier
     }
     return Stage(tier, segments, plan.codecs.get(tier.label), exits)
 

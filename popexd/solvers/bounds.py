@@ -37,14 +37,15 @@ class Bounds:
         return len(self.choices) * len(self.spans)
 
     def matrix(self, figure: str, demands: Sequence[Constraint]) -> Column:
-        """Bounds of `figure` (of its negative, where more is better); infinite where a demand cannot be met."""
+        """Bounds of `figure` (of its negative, where more is better); infinite where a demand or branch forbids it."""
         found = self.of(figure) if figure not in ("accuracy", "agreement") else -self.most(figure)
         for demand in demands:
             beyond = (
                 demand.bound - self.most(demand.figure) if demand.at_least else self.of(demand.figure) - demand.bound
             )
             found = np.where(beyond > demand.slack + 1e-9 * abs(demand.bound), np.inf, found)
-        return found
+        barred = self.group.kind.barred
+        return found if barred is None else np.where(self.runs @ barred[self.spans.place].T > 0, np.inf, found)
 
     def of(self, figure: str) -> Column:
         """The least there can be of a figure."""

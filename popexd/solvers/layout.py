@@ -61,11 +61,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Kind:
-    """The placements in which the same branches can run on the same tiers, so that frames meet them in one order.
+    """Placements in which frames meet the branches in one order.
 
     Attributes:
-        device: the branches that can run on the device, as places among the graph's.
+        device: the branches that are met on the device, as places among the graph's.
         edge: those on the edge.
+        barred: [pairs, m], which of these branches cannot run after all; None where all can.
         pairs: the placements, as rows of the layout's.
         rows: the layout's rows of these placements, placements in order.
         local: of each row, its placement's place among `pairs`.
@@ -75,6 +76,7 @@ class Kind:
 
     device: tuple[int, ...]
     edge: tuple[int, ...]
+    barred: Sets | None
     pairs: Index
     rows: Index
     local: Index
@@ -190,8 +192,9 @@ class Layout:
     def _kinds(self) -> tuple[Kind, ...]:
         hosts, able = list(self.shape.hosts), np.array(self.shape.able, dtype=bool).reshape(-1, len(Tier))
         tier = np.where(self.low[:, hosts], Tier.DEVICE, np.where(self.mid[:, hosts], Tier.EDGE, Tier.CLOUD))
-        runs = able[np.arange(len(hosts)), tier.astype(np.intp)]
-        code = np.where(runs, tier, int(Tier.CLOUD))
+        runs: Sets = able[np.arange(len(hosts)), tier.astype(np.intp)]
+        # Without the edge the order is the graph's, whatever is barred; with it, each set of branches has its own.
+        code = np.where(runs, tier, int(Tier.CLOUD)) if Tier.EDGE in self.shape.tiers else np.zeros_like(tier)
         if hosts:
             codes, kind_of = np.unique(code, axis=0, return_inverse=True)
         else:
@@ -205,11 +208,12 @@ class Layout:
                 local = np.repeat(np.arange(len(chosen)), sizes[chosen])
                 begins = np.cumsum(sizes[chosen]) - sizes[chosen]
                 rows = np.arange(len(local)) + (starts[chosen] - begins)[local]
-                found.append(self._kind(tiers, chosen, rows, local))
+                found.append(self._kind(tiers, chosen, rows, local, ~runs[chosen]))
         return tuple(found)
 
-    def _kind(self, tiers: NDArray[np.int_], pairs: Index, rows: Index, local: Index) -> Kind:
+    def _kind(self, tiers: NDArray[np.int_], pairs: Index, rows: Index, local: Index, idle: Sets) -> Kind:
         device, edge = (np.flatnonzero(tiers == tier).tolist() for tier in (Tier.DEVICE, Tier.EDGE))
+        barred = idle[:, device + edge]
         own = np.arange(len(self.shape.reads))
         hosts = np.array(self.shape.hosts, dtype=np.intp)
         met = [(own[:, None] > hosts[part][None, :]).sum(axis=1) for part in (device, edge)]
@@ -217,6 +221,7 @@ class Layout:
         return Kind(
             device=tuple(device),
             edge=tuple(edge),
+            barred=barred if barred.any() else None,
             pairs=pairs,
             rows=rows,
             local=local,

@@ -44,7 +44,7 @@ class Group:
         self.work[Tier.DEVICE][:, 0] += kind.inside[Tier.DEVICE].any(axis=1) * opening
         self.layers = {tier: members.sum(axis=1).astype(np.float64) for tier, members in kind.inside.items()}
         where = [(place, Tier.DEVICE) for place in kind.device] + [(place, Tier.EDGE) for place in kind.edge]
-        self.branch_seconds = np.array([graph.exits[place].seconds[tier] for place, tier in where])
+        self.branch_seconds = np.array([graph.exits[place].seconds.get(tier, 0.0) for place, tier in where])
         uplink = network.links.get("device")
         self.edge_back = 0.0 if uplink is None else uplink.transfer_seconds(graph.result_bytes)
 
@@ -215,10 +215,11 @@ class Ground:
         graph = problem.graph
         # What a codec costs in accuracy is told against the validation table where the profile itself does not say.
         told = all("f32" in costs and costs["f32"].accuracy is not None for costs in graph.codecs.values())
-        return _ground(Shape.of(problem), graph.base if told else graph, problem.network)
+        costly = graph.base if told else graph
+        return _ground(Problem(costly, problem.network, codecs=problem.codecs, tiers=problem.tiers, mode=problem.mode))
 
 
 @lru_cache(maxsize=2)
-def _ground(shape: Shape, graph: LayerGraph, network: NetworkState) -> Ground:
+def _ground(problem: Problem) -> Ground:
     """Graphs are told apart by identity, so that none is taken for another; two, as there may be edge and cloud."""
-    return Ground(layout(shape), graph, network)
+    return Ground(layout(Shape.of(problem)), problem.graph, problem.network)

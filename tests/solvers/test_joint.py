@@ -357,12 +357,37 @@ def test_solvers_import_without_torch_or_networkx() -> None:
     assert not [name for name in ("torch", "networkx", "onnxruntime", "scipy", "pydantic") if f"'{name}'" in loaded]
 
 
-def test_a_search_in_small_pieces_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the bounds do not fit in memory at once they are gone through in parts."""
+@pytest.mark.parametrize(("limit", "value"), [("CELLS", 7), ("FEW", 0), ("FIRST", 1)])
+def test_a_search_in_small_pieces_finds_the_same(monkeypatch: pytest.MonkeyPatch, limit: str, value: int) -> None:
+    """In parts where the bounds do not fit in memory, by placement where plans are many, one plan after the other."""
     from popexd.solvers import search
 
     problems = [random_problem(seed) for seed in range(40)]
     whole = [outcome("joint", problem) for problem in problems]
-    monkeypatch.setattr(search, "CELLS", 7)
+    monkeypatch.setattr(search, limit, value)
 
     assert [outcome("joint", problem) for problem in problems] == whole
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_one_class_of_frames_was_planned_with_serves_another(seed: int) -> None:
+    """Plans on graphs that differ in their frames alone, one after the other, are those on graphs of their own.
+
+    What a codec costs in accuracy is told against the frames where the profile does not say it of `f32`.
+    """
+    rng = random.Random(seed)
+    problem = random_problem(seed)
+    codecs = {
+        point: {name: replace(cost, accuracy=rng.uniform(0.3, 0.9)) for name, cost in costs.items() if name != "f32"}
+        for point, costs in problem.graph.codecs.items()
+    }
+    graph = tabled(replace(problem.graph, codecs=codecs), seed=seed)
+    problem = replace(problem, graph=graph, objective="seconds", min_accuracy=rng.uniform(0.4, 0.7))
+    for turn in range(3):
+        table = tabled(graph, samples=50, seed=1000 * turn + seed).validation
+        thresholds = {branch.name: rng.choice([0.3, 0.6, 0.9]) for branch in graph.exits}
+        shared = graph.for_frames(table, thresholds)
+        own = replace(graph, validation=table, thresholds=thresholds)
+
+        assert shared.base is graph
+        assert outcome("joint", replace(problem, graph=shared)) == outcome("joint", replace(problem, graph=own))

@@ -82,7 +82,7 @@ DOORS = {
     "apscheduler": ("agent.schedule",),
     "cryptography": ("broker.authority", "popexd.cli.doctor.certificates"),
     "cv2": ("popexd.cli.sources",),
-    "matplotlib": ("popexd.lab.panels", "popexd.lab.plots", "popexd.lab.reproduction.picture"),
+    "matplotlib": ("popexd.lab.panels",),
     "networkx": ("popexd.solvers",),
     "onnx": ("popexd.training",),
     "onnxruntime": ("popexd.runtime",),

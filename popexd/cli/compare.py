@@ -149,7 +149,7 @@ def form(problem: Problem, attempts: list[Attempt], swept: dict[float, list[Atte
 
 def draw(path: Path, problem: Problem, attempts: list[Attempt], swept: dict[float, list[Attempt]]) -> None:
     """Draw the comparison; over the rates of the sweep too, where there is one."""
-    from popexd.lab.plots import Bars, Lines, save
+    from popexd.lab.panels import Bars, Curves, save_panels
 
     solved = [each for each in attempts if each.solution is not None]
     least = optimum(problem, attempts)
@@ -165,9 +165,11 @@ def draw(path: Path, problem: Problem, attempts: list[Attempt], swept: dict[floa
         bars.append(Bars("behind the optimum, %", names, [100 * (gap(problem, each, least) or 0.0) for each in solved]))
     lines = None
     if swept:
-        curves = {name: [_milliseconds(tries, name) for tries in swept.values()] for name in names}
-        lines = Lines("uplink, Mbit/s", "expected time, ms", list(swept), curves)
-    save(path, f"{problem.graph.model}: {problem.objective}", bars, lines)
+        rates = list(swept)
+        curves = {name: (rates, [_milliseconds(tries, name) for tries in swept.values()]) for name in names}
+        axes = ("over the uplink's rate", "uplink, Mbit/s", "expected time, ms")
+        lines = Curves(*axes, curves, from_zero=False, x_logarithmic=True, y_logarithmic=True, x_ticks=rates)
+    save_panels(path, f"{problem.graph.model}: {problem.objective}", bars, below=lines)
 
 
 def _milliseconds(tries: Iterable[Attempt], name: str) -> float:

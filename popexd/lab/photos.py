@@ -28,7 +28,8 @@ TUNING = ("val", "valid", "validation")
 TEST = "test"
 """Folders of a source that keeps its photos apart; the first of TUNING that is there is meant."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+"""Of the images that are looked for."""
 
 Pixels = npt.NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -193,13 +194,23 @@ def _shot(index: int, seed: int) -> Photo:
     return Photo(f"frame {index}", frame.label, frame.quality, partial(bytes, frame.jpeg()))
 
 
+def class_folders(root: Path) -> tuple[str, ...]:
+    """The names of the folders in a folder, hidden ones left out: where photos lie in one per class, the classes."""
+    return tuple(sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The JPEG, PNG and WebP files of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+
+
 def of_folder(root: Path, bundle: Bundle) -> list[Photo]:
     """List the photos of a folder of class folders, by class and name.
 
     Raises:
         InputError: fewer than two classes, one that the bundle does not know or without images.
     """
-    found = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    found = [root / name for name in class_folders(root)]
     known = ", ".join(bundle.classes[:8])
     for entry in found:
         if entry.name not in bundle.classes:
@@ -209,8 +220,7 @@ def of_folder(root: Path, bundle: Bundle) -> list[Photo]:
     every = [
         Photo(str(path), bundle.classes.index(entry.name), CLEAR, path.read_bytes)
         for entry in found
-        for path in sorted(entry.iterdir())
-        if path.suffix.lower() in _SUFFIXES
+        for path in images_in(entry)
     ]
     for entry in found:
         if not any(photo.label == bundle.classes.index(entry.name) for photo in every):

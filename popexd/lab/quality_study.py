@@ -28,6 +28,7 @@ from popexd.evaluation.policy import Policy
 from popexd.evaluation.recalibration import Said, scaled
 from popexd.lab import conveyor
 from popexd.lab.distortions import DISTORTIONS
+from popexd.lab.photos import SUFFIXES
 from popexd.quality import CLEAR, QualityEstimator, features
 from popexd.runtime.frames import encode_image, load_image
 from popexd.runtime.segments import SegmentRunner
@@ -172,9 +173,9 @@ def _measured_photos(
     folder: Path, side: int, samples: int
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Names]:
     """Features of every photo under every distortion: at the network's size, at the camera's, and the distortion."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise InputError(f"{folder}: no photos in it, expected JPEG or PNG files")
+        raise InputError(f"{folder}: no photos in it, expected JPEG, PNG or WebP files")
     chosen = [paths[index * len(paths) // samples] for index in range(samples)] if len(paths) > samples else paths
     small, whole = [], []
     for index, path in enumerate(chosen):

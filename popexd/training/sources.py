@@ -28,7 +28,6 @@ SPLITS = ("training", "tuning", "validation")
 LEAST_PER_CLASS = 10
 """Of a folder that is split here: fewer, and a class may be missing in a split."""
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 _GENERATED_SAMPLES = 24_000
 
 Record = tuple[npt.NDArray[np.uint8], int, str, int]
@@ -73,8 +72,8 @@ def folder(place: Path, samples: int | None, seed: int, side: int, distort: str 
     if photos.TRAIN in parts and len(parts) > 1:
         classes, items = _given_splits(parts, seed)
     else:
-        root = parts.get(photos.TRAIN, place) if {*parts} == {*_folders(place)} else place
-        classes = class_folders(root)
+        root = parts.get(photos.TRAIN, place) if {*parts} == {*photos.class_folders(place)} else place
+        classes = _classes(root)
         items = split(shuffled(images_of(root, classes, LEAST_PER_CLASS), seed))
     items = limited(items, samples)
     chosen = [each for name in SPLITS for each in items[name]]
@@ -118,15 +117,11 @@ def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
     return [items[position] for position in np.random.default_rng([seed, 3]).permutation(len(items))]
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
+def _classes(root: Path) -> tuple[str, ...]:
     """The names of the folders in a folder. Raises InputError for fewer than two or more than a byte can number."""
-    classes = _folders(root)
+    classes = photos.class_folders(root)
     check_classes(str(root), len(classes), "class folders")
     return classes
-
-
-def _folders(root: Path) -> tuple[str, ...]:
-    return tuple(sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")))
 
 
 def check_classes(where: str, count: int, what: str = "classes") -> None:
@@ -141,7 +136,7 @@ def images_of(root: Path, classes: Sequence[str], least: int) -> list[tuple[Path
     """List every class's images with their labels. Raises InputError where a class has fewer than `least`."""
     items: list[tuple[Path, int]] = []
     for label, name in enumerate(classes):
-        found = sorted(path for path in (root / name).iterdir() if path.suffix.lower() in _SUFFIXES)
+        found = photos.images_in(root / name)
         if len(found) < least:
             raise InputError(f"{root / name}: {len(found)} images, expected at least {least} (JPEG, PNG or WebP)")
         items.extend((path, label) for path in found)
@@ -149,11 +144,11 @@ def images_of(root: Path, classes: Sequence[str], least: int) -> list[tuple[Path
 
 
 def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...], dict[str, Sequence[Any]]]:
-    classes = class_folders(parts[photos.TRAIN])
+    classes = _classes(parts[photos.TRAIN])
     training = shuffled(images_of(parts[photos.TRAIN], classes, LEAST_PER_CLASS), seed)
     held_out: dict[str, list[tuple[Path, int]]] = {}
     for name in [each for each in parts if each != photos.TRAIN]:
-        unknown = {*_folders(parts[name])} - {*classes}
+        unknown = {*photos.class_folders(parts[name])} - {*classes}
         if unknown:
             raise InputError(
                 f"{parts[name]}: class {min(unknown)!r} is not in {parts[photos.TRAIN]}, expected the same"

@@ -6,11 +6,13 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from popexd.cli.main import main
 from popexd.errors import InputError
-from popexd.lab.panels import Curves, save_panels
+from popexd.evaluation.reliability import reliability
+from popexd.lab.panels import Bars, Curves, Diagram, merged, save_panels
 from popexd.lab.pictures import check_picture, check_pictures, put
 
 
@@ -71,6 +73,30 @@ def test_a_drawn_picture_takes_its_place_alone(tmp_path: Path) -> None:
     save_panels(path, "one", [Curves("one", "x", "y", {"line": ([0, 1], [0.2, 0.4])})])
     assert "</svg>" in path.read_text()
     assert [each.name for each in tmp_path.iterdir()] == ["plot.svg"]
+
+
+def test_curves_that_lie_on_one_another_are_one_with_both_names() -> None:
+    """Gaps included; curves over other points are others, however alike they look."""
+    nan = float("nan")
+    curves = {"one": ([1, 2, 3], [4, nan, 6]), "two": ([1, 2, 3], [4, 5, 6]), "again": ([1, 2, 3], [4, nan, 6])}
+    found = merged(curves | {"shorter": ([1, 2], [4, nan])})
+    assert list(found) == ["one, again", "two", "shorter"]
+
+
+@pytest.mark.parametrize("suffix", ["svg", "pdf", "png"])
+def test_the_same_data_make_the_same_picture(tmp_path: Path, suffix: str) -> None:
+    """Of every kind of panel, byte for byte, with neither a date nor random names within."""
+    pytest.importorskip("matplotlib")
+    chance = np.random.default_rng(1)
+    panels = [
+        Curves("steps", "x", "cut", {"p": ([1, 10], [0, 2])}, {"here": 3}, x_logarithmic=True, steps=["a", "b", "c"]),
+        Bars("bars", ["one", "two"], [1.0, 1000.0], logarithmic=True),
+        Diagram("exit", reliability(chance.random(300), chance.random(300) < 0.7)),
+    ]
+    below = Curves("below", "x", "y", {"q": ([1, 2], [3, 4])}, from_zero=False, y_logarithmic=True, x_ticks=[1, 2])
+    for name in ("one", "two"):
+        save_panels(tmp_path / f"{name}.{suffix}", "all", panels, below=below)
+    assert (tmp_path / f"one.{suffix}").read_bytes() == (tmp_path / f"two.{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "calibrate"])

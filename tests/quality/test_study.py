@@ -88,4 +88,4 @@ def test_photos_of_a_folder_are_told_under_every_distortion(tmp_path: Path, caps
 def test_a_folder_without_photos_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Status 2, as with every command."""
     assert main(["photos", str(tmp_path), str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"{tmp_path}: no photos in it, expected JPEG or PNG files\n"
+    assert capsys.readouterr().err == f"{tmp_path}: no photos in it, expected JPEG, PNG or WebP files\n"

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from popexd.errors import InputError
 from popexd.lab.pictures import put
-from popexd.lab.reproduction.figure import Figure
+from popexd.lab.reproduction.figure import Figure, Panel
+
+if TYPE_CHECKING:
+    from popexd.lab.panels import Curves
 
 
 def write(folder: Path, figures: Iterable[Figure], formats: Iterable[str]) -> list[Path]:
@@ -41,12 +45,28 @@ def _forms(figure: Figure, formats: tuple[str, ...]) -> dict[str, Callable[[Path
     data = json.dumps(figure.to_json(), indent=1, ensure_ascii=False) + "\n"
 
     def drawn(path: Path) -> None:
-        from popexd.lab.reproduction.picture import draw
+        from popexd.lab.panels import draw_panels
 
-        draw(figure, path)
+        draw_panels(path, f"{figure.title}\n{figure.source}", [_curves(panel) for panel in figure.panels], columns=2)
 
     return {
         "json": lambda path: path.write_text(data, encoding="utf-8"),
         "csv": lambda path: path.write_text(figure.to_csv(), encoding="utf-8"),
         **dict.fromkeys(formats, drawn),
     }
+
+
+def _curves(panel: Panel) -> Curves:
+    """A panel as it is drawn, in the units that are for people."""
+    from popexd.lab.panels import Curves
+
+    return Curves(
+        panel.title,
+        panel.x_label,
+        panel.y_label,
+        {curve.name: (curve.x, [panel.y_factor * y for y in curve.y]) for curve in panel.curves},
+        marks={} if panel.mark is None else {panel.mark[1]: panel.mark[0]},
+        from_zero=panel.y_from_zero,
+        x_logarithmic=panel.x_logarithmic,
+        steps=panel.y_ticks,
+    )

@@ -34,7 +34,7 @@ class Bench:
     def carry_out(self, order: Run) -> RunDone | RunFailed:
         """Hand an order over and wait for its outcome."""
         self.compute.order(order)
-        return self.posted.get(timeout=30)
+        return self.posted.get(timeout=60)
 
     def done(self, order: Run) -> RunDone:
         """The same; it must succeed."""

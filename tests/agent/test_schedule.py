@@ -63,7 +63,6 @@ def test_every_job_runs_again_and_again() -> None:
     schedule_ = Schedule({"quick": (0.05, quick), "slow": (3600.0, slow)})
     schedule_.start()
     try:
-        assert quick.count == 0
         quick.goes_on()
     finally:
         schedule_.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from broker.service import Service
 from popexd import logs
 from popexd.bus import Will
 from popexd.bus.mqtt import MqttBus, MqttSettings
-from tests.bus.waiting import until
+from tests.bus.waiting import PATIENCE_SECONDS, until
 
 USERS = (
     User("pi", "agent"),
@@ -96,10 +97,24 @@ def connected(settings: MqttSettings, will: Will | None = None) -> Iterator[Mqtt
     bus = MqttBus(settings, will)
     bus.start()
     try:
-        bus.wait_connected(10.0)
+        bus.wait_connected(PATIENCE_SECONDS)
         yield bus
     finally:
         bus.stop()
+
+
+def refusal(settings: MqttSettings) -> str:
+    """Why the broker does not let us in; fail if it does."""
+    told: queue.Queue[tuple[bool, str]] = queue.Queue()
+    bus = MqttBus(settings)
+    bus.on_connection(lambda connected, reason: told.put((connected, reason)))
+    bus.start()
+    try:
+        connected, reason = told.get(timeout=PATIENCE_SECONDS)
+    finally:
+        bus.stop()
+    assert not connected
+    return reason
 
 
 @contextmanager

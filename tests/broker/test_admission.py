@@ -71,7 +71,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen([*PROGRAM, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     yield process
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
 
 
@@ -258,7 +258,7 @@ def test_a_running_broker_says_that_a_certificate_is_about_to_expire(tmp_path: P
         line = next(line for line in process.stderr if "certificate." in line)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
     assert "certificate.expires" in line
     assert "account=pi" in line

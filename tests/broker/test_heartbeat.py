@@ -28,7 +28,7 @@ class Manager:
         self.environment = {
             "NOTIFY_SOCKET": str(folder / "notify"),
             "RUNTIME_DIRECTORY": str(folder),
-            "WATCHDOG_USEC": "8000000",
+            "WATCHDOG_USEC": "20000000",
         }
 
     def heartbeat(self) -> Heartbeat:
@@ -52,7 +52,7 @@ class Manager:
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    """A service manager with a watchdog of eight seconds."""
+    """A service manager with a watchdog of twenty seconds."""
     manager = Manager(tmp_path)
     yield manager
     manager.close()

@@ -16,10 +16,9 @@ from popexd.bus import Delivery
 from popexd.bus.configured import mqtt_settings
 from popexd.bus.mqtt import MqttSettings
 from popexd.config import load_agent
-from popexd.errors import BusError
 from popexd.protocol.topics import DeviceTopics, SiteTopics
-from tests.broker.site import Site, connected, connecting
-from tests.bus.waiting import Fates, Inbox, until
+from tests.broker.site import Site, connected, refusal
+from tests.bus.waiting import PATIENCE_SECONDS, Fates, Inbox, until
 
 PI, OTHER, SITE = DeviceTopics("site", "pi"), DeviceTopics("site", "other"), SiteTopics("site")
 
@@ -49,18 +48,13 @@ def fate(settings: MqttSettings, topic: str) -> Delivery:
 
 def test_a_wrong_password_is_refused(site: Site) -> None:
     """With a good certificate too."""
-    with connecting(site.of("pi", password="guess")) as bus, pytest.raises(BusError, match="Not authorized"):
-        bus.wait_connected(0.5)
+    assert "Not authorized" in refusal(site.of("pi", password="guess"))
     site.wait_logged("login.refused", "address=127.0.0.1")
 
 
 def test_nobody_gets_in_without_a_name(site: Site) -> None:
     """A certificate alone opens the door, and no more."""
-    with (
-        connecting(site.of("pi", username=None, password=None)) as bus,
-        pytest.raises(BusError, match="Not authorized"),
-    ):
-        bus.wait_connected(0.5)
+    assert "Not authorized" in refusal(site.of("pi", username=None, password=None))
 
 
 @pytest.mark.parametrize("kind", ["expired", "foreign", "no", "the server's"])
@@ -79,8 +73,7 @@ def test_another_certificate_is_refused(site: Site, tmp_path: Path, kind: str) -
         changed = {"cert_file": tmp_path / "certificate.pem", "key_file": tmp_path / "key.pem"}
         (tmp_path / "certificate.pem").write_bytes(pair.certificate)
         (tmp_path / "key.pem").write_bytes(pair.key)
-    with connecting(site.of("pi", **changed)) as bus, pytest.raises(BusError, match=str(site.port)):
-        bus.wait_connected(0.5)
+    assert str(site.port) in refusal(site.of("pi", **changed))
     site.wait_logged("handshake.refused", "address=127.0.0.1")
 
 
@@ -174,7 +167,7 @@ def handshake(site: Site, context: ssl.SSLContext) -> tuple[str | None, str]:
     context.load_verify_locations(site.folder.path / "authority.pem")
     context.load_cert_chain(home / "certificate.pem", home / "key.pem")
     with (
-        socket.create_connection(("127.0.0.1", site.port), timeout=5.0) as plain,
+        socket.create_connection(("127.0.0.1", site.port), timeout=PATIENCE_SECONDS) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         return connection.version(), (connection.cipher() or ("",))[0]
@@ -220,14 +213,12 @@ def test_who_is_revoked_is_thrown_out_and_stays_out(tmp_path: Path) -> None:
         service.follow()
 
         until(lambda: not worker.connected, "the end of the connection")
-        with connecting(replace(settings, **kept)) as again, pytest.raises(BusError, match=str(site.port)):
-            again.wait_connected(0.5)
-        with connecting(site.of("pi", **kept)) as thief, pytest.raises(BusError, match=str(site.port)):
-            thief.wait_connected(0.5)
+        assert str(site.port) in refusal(replace(settings, **kept))
+        assert str(site.port) in refusal(site.of("pi", **kept))
         assert agent.connected
         site.wait_logged("accounts.reloaded")
-    with site.running(), connecting(site.of("pi", **kept)) as thief, pytest.raises(BusError, match=str(site.port)):
-        thief.wait_connected(0.5)
+    with site.running():
+        assert str(site.port) in refusal(site.of("pi", **kept))
 
 
 def test_a_new_account_and_a_renewed_certificate_count_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from popexd.bus import Bus, Will
 from popexd.bus.base import Handler
 from popexd.bus.memory import MemoryBroker
 from popexd.bus.mqtt import MqttBus, MqttSettings
+from tests.bus.waiting import PATIENCE_SECONDS
 
 
 class World:
@@ -33,7 +34,7 @@ class World:
         for topic_filter, handler in subscriptions:
             bus.subscribe(topic_filter, handler)
         bus.start()
-        bus.wait_connected(10.0)
+        bus.wait_connected(PATIENCE_SECONDS)
         return bus
 
 
@@ -65,7 +66,7 @@ class MosquittoWorld(World):
         self._stack.callback(bus.stop)
         if started:
             bus.start()
-            bus.wait_connected(10.0)
+            bus.wait_connected(PATIENCE_SECONDS)
         return bus
 
 
@@ -106,7 +107,7 @@ def connect() -> Iterator[Callable[..., MqttBus]]:
             stack.callback(bus.stop)
             bus.start()
             if wait:
-                bus.wait_connected(10.0)
+                bus.wait_connected(PATIENCE_SECONDS)
             return bus
 
         yield connect

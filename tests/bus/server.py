@@ -62,4 +62,4 @@ def answering(answer: Answer) -> Iterator[AnsweringServer]:
         yield server
     finally:
         server.close()
-        thread.join(10.0)
+        thread.join(60.0)

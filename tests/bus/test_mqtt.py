@@ -18,7 +18,7 @@ from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.bus.queued import QueueLimits
 from popexd.errors import BusError, ConfigurationError
 from tests.bus.server import Answer, answering
-from tests.bus.waiting import Fates, Inbox, until
+from tests.bus.waiting import PATIENCE_SECONDS, Fates, Inbox, until
 
 Connect = Callable[..., MqttBus]
 
@@ -37,9 +37,12 @@ def listen(connect: Connect, port: int, topic_filter: str) -> Inbox:
 
 
 def test_a_qos_1_round_trip_does_not_wait_for_nagle(connect: Connect) -> None:
-    """With TCP_NODELAY on both ends it is many times quicker than with a broker that leaves Nagle's algorithm on."""
+    """With TCP_NODELAY on both ends it is many times quicker than with a broker that leaves Nagle's algorithm on.
 
-    def seconds_per_round_trip(nodelay: str) -> float:
+    A busy machine makes some round trips slow, and none quick: one in four is compared with the usual one under Nagle.
+    """
+
+    def round_trips(nodelay: str) -> list[float]:
         with Broker(settings=BrokerSettings(extra_lines=(f"set_tcp_nodelay {nodelay}",))) as broker:
             client, server, inbox = (
                 connect(broker.port, wait=False),
@@ -49,18 +52,19 @@ def test_a_qos_1_round_trip_does_not_wait_for_nagle(connect: Connect) -> None:
             client.subscribe("pong", inbox)
             server.subscribe("ping", lambda message: server.publish("pong", message.payload, qos=1))
             server.start()
-            server.wait_connected(10.0)
-            client.wait_connected(10.0)
-            begin = time.perf_counter()
-            for _ in range(20):
+            server.wait_connected(PATIENCE_SECONDS)
+            client.wait_connected(PATIENCE_SECONDS)
+            seconds = []
+            for _ in range(40):
+                begin = time.perf_counter()
                 client.publish("ping", b"x" * 200, qos=1)
                 inbox.next()
-            seconds = (time.perf_counter() - begin) / 20
+                seconds.append(time.perf_counter() - begin)
             server.stop()
             client.stop()
-            return seconds
+            return sorted(seconds)
 
-    assert seconds_per_round_trip("true") < seconds_per_round_trip("false") / 4
+    assert round_trips("true")[10] < round_trips("false")[20] / 4
 
 
 def test_a_killed_broker_costs_bulk_and_nothing_else(broker: Broker, connect: Connect) -> None:
@@ -94,7 +98,7 @@ def delayed(bus: MqttBus) -> Iterator[None]:
     released = threading.Event()
 
     def later() -> object:
-        released.wait(10.0)
+        released.wait(PATIENCE_SECONDS)
         return original()
 
     bus._new_connection = later  # type: ignore[method-assign, assignment]
@@ -136,9 +140,8 @@ def test_bulk_that_waited_past_its_expiry_is_not_sent(broker: Broker, connect: C
         bus.publish_bulk("work", b"under way", on_done=fates.on_done(number))
     bus.publish_bulk("work", b"late", on_done=fates.on_done("late"), expiry_seconds=1)
     bus.publish_bulk("work", b"fresh", on_done=fates.on_done("fresh"), expiry_seconds=60)
+    late = time.monotonic() + 1
     until(lambda: len(bus._bulk.in_flight) == 4, "a full window")
-    late = bus._bulk._waiting[0].expires_at
-    assert late is not None
     until(lambda: late <= time.monotonic(), "the expiry")
     broker.resume()
 
@@ -154,11 +157,13 @@ def test_the_broker_may_be_absent_at_the_start(connect: Connect) -> None:
     bus = MqttBus(MqttSettings(port=port))
     bus.on_connection(lambda connected, reason: changes.append((connected, reason)))
     bus.start()
+    until(lambda: bool(changes), "the first attempt")
     with pytest.raises(BusError, match=f"127.0.0.1:{port}: Connection refused"):
-        bus.wait_connected(1.0)
+        bus.wait_connected(0.0)
 
     with Broker(port=port):
-        bus.wait_connected(10.0)
+        bus.wait_connected(PATIENCE_SECONDS)
+        until(lambda: len(changes) == 2, "its being told")
         assert changes == [(False, f"127.0.0.1:{port}: Connection refused"), (True, "")]
         bus.stop()
     assert changes[2:] == [(False, "stopped")]
@@ -178,8 +183,9 @@ def test_the_broker_may_be_absent_at_the_start(connect: Connect) -> None:
 )
 def test_what_is_no_mqtt_5_broker_is_refused_in_one_line(connect: Connect, answer: Answer, complaint: str) -> None:
     """The reason is one clear line, and the bus keeps trying."""
+    silent = answer == Answer(b"")
     with answering(answer) as server:
-        bus = connect(server.port, wait=False, connect_timeout_seconds=0.5)
+        bus = connect(server.port, wait=False, connect_timeout_seconds=0.5 if silent else PATIENCE_SECONDS)
         until(lambda: server.connections >= 2, "a second attempt")
         with pytest.raises(BusError, match=complaint) as caught:
             bus.wait_connected(0.0)

@@ -10,7 +10,7 @@ import pytest
 from popexd.bus import Delivery, Message, Will
 from popexd.bus.base import packet_bytes
 from tests.bus.conftest import World, WorldMaker
-from tests.bus.waiting import Fates, Inbox, until
+from tests.bus.waiting import PATIENCE_SECONDS, Fates, Inbox, until
 
 
 def test_a_message_arrives_as_it_was_published(world: World) -> None:
@@ -27,7 +27,7 @@ def test_a_message_arrives_as_it_was_published(world: World) -> None:
         correlation_data=b"\x00\xff",
         user_properties=pairs,
         response_topic="back/to/me",
-        expiry_seconds=30,
+        expiry_seconds=600,
     )
 
     assert inbox.next() == Message("a/b/c", payload, 1, False, b"\x00\xff", pairs, "back/to/me")
@@ -145,8 +145,8 @@ def test_too_large_is_reported_and_the_connection_survives(make_world: WorldMake
     bus = world.listen(("t", inbox))
     bus.on_connection(lambda connected, reason: changes.append((connected, reason)))
     assert bus.max_packet_bytes == 2_000
-    properties: dict[str, Any] = {"correlation_data": b"12345", "expiry_seconds": 9}
-    overhead = packet_bytes(Message("t", bytes(1_000), 1, correlation_data=b"12345"), 9) - 1_000
+    properties: dict[str, Any] = {"correlation_data": b"12345", "expiry_seconds": 600}
+    overhead = packet_bytes(Message("t", bytes(1_000), 1, correlation_data=b"12345"), 600) - 1_000
     largest = 2_000 - overhead
 
     def publish(name: str, payload: bytes) -> None:
@@ -236,7 +236,7 @@ def test_a_raising_callback_is_counted_and_harms_nobody(world: World) -> None:
     bus.subscribe("t", raises)
     bus.subscribe("t", inbox)
     bus.start()
-    bus.wait_connected(10.0)
+    bus.wait_connected(PATIENCE_SECONDS)
     bus.publish("t", b"first", qos=1, on_done=raises)
     bus.publish("t", b"second", qos=1)
 
@@ -281,7 +281,7 @@ def test_a_stopped_bus_can_be_started_again(world: World) -> None:
     assert not bus.connected
 
     bus.start()
-    bus.wait_connected(10.0)
+    bus.wait_connected(PATIENCE_SECONDS)
     bus.publish("t", b"x", qos=1)
 
     assert inbox.next().payload == b"x"
@@ -317,7 +317,7 @@ def test_who_retires_hears_what_was_on_its_way_and_then_no_more(world: World) ->
         speaker.publish("work", b"%d" % number, qos=1, on_done=fates.on_done(number))
         if number == 10:
             one.retire("$share/workers/work", done)
-    assert retired.wait(10.0)
+    assert retired.wait(PATIENCE_SECONDS)
     until(lambda: len(leaving) + len(staying) == 30, "all thirty")
     assert heard_when_done == [len(leaving)]
     assert len(staying) >= 15

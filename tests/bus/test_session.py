@@ -12,7 +12,7 @@ from broker.process import Broker
 from popexd.bus import Delivery, Message
 from popexd.bus.mqtt import MqttBus, MqttSettings
 from tests.bus.door import Door
-from tests.bus.waiting import Fates, Inbox, until
+from tests.bus.waiting import PATIENCE_SECONDS, Fates, Inbox, until
 
 
 class Site:
@@ -28,7 +28,7 @@ class Site:
         """Start a bus, stopped with the test."""
         self._stack.callback(bus.stop)
         bus.start()
-        bus.wait_connected(10.0)
+        bus.wait_connected(PATIENCE_SECONDS)
         return bus
 
     def door(self) -> Door:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from popexd.bus import Delivery, Message
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 60.0
 
 
 def until(condition: Callable[[], bool], what: str = "the condition") -> None:

@@ -56,7 +56,7 @@ def run() -> Run:
     return run_words
 
 
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition with a deadline."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()

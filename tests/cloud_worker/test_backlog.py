@@ -61,13 +61,13 @@ def test_whoever_waits_is_woken() -> None:
     found: list[object] = []
 
     def take() -> None:
-        found.extend([waiting.get(30), waiting.get(30)])
+        found.extend([waiting.get(60), waiting.get(60)])
 
     thread = threading.Thread(target=take)
     thread.start()
     waiting.put(message(b"x"))
     waiting.close()
-    thread.join(10)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert found[0] is not None

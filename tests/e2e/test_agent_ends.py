@@ -8,7 +8,7 @@ from agent.runtime import Agent
 from popexd.config import AgentConfig
 from popexd.protocol.messages import AgentState
 
-from .rig import TENSORS, TOPICS, Rig, Watch, photo
+from .rig import PATIENCE_SECONDS, TENSORS, TOPICS, Rig, Watch, photo
 
 
 def farewell(watch: Watch) -> AgentState:
@@ -77,6 +77,6 @@ def test_a_fault_of_its_own_ends_it(rig: Rig) -> None:
     watch.until(lambda: watch.agent_is("online"), "the agent")
     agent._mailbox.post(object())
 
-    assert failed.wait(30.0)
+    assert failed.wait(PATIENCE_SECONDS)
     assert not agent.stop()
     farewell(watch)

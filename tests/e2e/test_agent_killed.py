@@ -10,7 +10,7 @@ import pytest
 
 from popexd.protocol.messages import MetricsPayload
 
-from .rig import TENSORS, TOPICS, Rig, Watch, photo, until
+from .rig import PATIENCE_SECONDS, TENSORS, TOPICS, Rig, Watch, photo, until
 
 SLOWLY = {"slowdown": 150.0}
 VERY_SLOWLY = {"slowdown": 1000.0}
@@ -33,7 +33,7 @@ def publish(watch: Watch, names: list[str]) -> None:
             on_done=lambda _: arrived.release(),
         )
     for _ in names:
-        assert arrived.acquire(timeout=30)
+        assert arrived.acquire(timeout=PATIENCE_SECONDS)
 
 
 def answered_once(watch: Watch, names: list[str]) -> None:
@@ -144,7 +144,7 @@ def test_killed_again_and_again_among_frames(rig: Rig, watch: Watch) -> None:
         agent = rig.program("agent", tables)
     stopped.set()
     for thread in cameras:
-        thread.join(30)
+        thread.join(PATIENCE_SECONDS)
 
     answered_once(watch, [f"c{index}-{number}" for index, last in sent.items() for number in range(1, last + 1)])
 

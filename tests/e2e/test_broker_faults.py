@@ -7,7 +7,7 @@ import pytest
 from popexd.lab.conveyor import scene
 from popexd.protocol.messages import DecisionPayload, MetricsPayload
 
-from .rig import TENSORS, TOPICS, Rig, photo, until
+from .rig import PATIENCE_SECONDS, TENSORS, TOPICS, Rig, photo, until
 
 
 def test_a_dead_uplink_broker_costs_no_answer(rig: Rig) -> None:
@@ -58,7 +58,7 @@ def test_answers_survive_a_restart_of_the_sites_broker(rig: Rig) -> None:
     worker.resume()
     until(lambda: agent.loop.brain.statistics.answered, "an answer while nobody could hear it")
     site.start()
-    watch.bus.wait_connected(30.0)
+    watch.bus.wait_connected(PATIENCE_SECONDS)
     before = len(watch.messages(TOPICS.state))
     link.restore()
 
@@ -85,7 +85,7 @@ def test_one_broker_for_everything_may_die_too(rig: Rig) -> None:
 
     broker.kill()
     broker.start()
-    watch.bus.wait_connected(30.0)
+    watch.bus.wait_connected(PATIENCE_SECONDS)
     watch.planned("input")
     watch.send("c0", photo(1), "after")
     assert watch.answer("after").tier == "cloud"

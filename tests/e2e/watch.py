@@ -26,7 +26,7 @@ from popexd.protocol.messages import (
 from popexd.protocol.payload import Payload
 from popexd.protocol.topics import DeviceTopics
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 TOPICS = DeviceTopics("lab", "box")
 TENSORS = "popexd-data/+/tier/cloud/conveyor-b-alexnet"
 

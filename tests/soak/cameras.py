@@ -34,13 +34,13 @@ class Cameras:
     def start(self) -> None:
         """Begin."""
         self._bus.start()
-        self._bus.wait_connected(30)
+        self._bus.wait_connected(60)
         self._thread.start()
 
     def stop(self) -> None:
         """End; what is on its way arrives."""
         self._stopped.set()
-        self._thread.join(10)
+        self._thread.join(60)
         self._bus.stop()
 
     def ask(self, mode: str) -> None:
@@ -79,7 +79,7 @@ class Book:
     def start(self) -> None:
         """Begin to listen."""
         self._bus.start()
-        self._bus.wait_connected(30)
+        self._bus.wait_connected(60)
 
     def stop(self) -> None:
         """Listen no more."""

@@ -94,7 +94,7 @@ class Soak:
 
     def run(self, seconds: float) -> None:
         """Load and faults, then quiet until nothing is owed."""
-        self.until(lambda: self.book.metrics and self.ledger.metrics, "both agents", 60)
+        self.until(lambda: self.book.metrics and self.ledger.metrics, "both agents", 120)
         self.cameras.start()
         self.witness.start()
         begun = time.monotonic()
@@ -108,7 +108,7 @@ class Soak:
         self.cameras.stop()
         self.witness.stop()
         self._sampled.set()
-        sampler.join(5)
+        sampler.join(60)
 
     def _sample(self, begun: float) -> None:
         while not self._sampled.wait(0.5):
@@ -198,7 +198,7 @@ class Soak:
         """The broker of the cameras is killed and forgets everything."""
         self.site_deaths += 1
         self.site.restart()
-        self.until(lambda: self.ledger.connected and self.witness.connected, "those who watch being back", 30)
+        self.until(lambda: self.ledger.connected and self.witness.connected, "those who watch being back", 60)
         self.site_deaths += 1
         return "site broker restarted"
 
@@ -209,7 +209,7 @@ def soak(minutes: float, seed: int, say: Callable[[str], None] = lambda _: None)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="popexd-soak-")))
         running = Soak(stack, folder, seed, say)
         running.run(60 * minutes)
-        running.until(running.at_rest, "an agent that owes nothing", 30)
+        running.until(running.at_rest, "an agent that owes nothing", 60)
         return _figures(running, minutes, seed)
 
 

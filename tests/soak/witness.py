@@ -12,7 +12,9 @@ from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.lab.conveyor import scene
 from popexd.protocol.topics import DeviceTopics
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 90.0
+# A frame that the broker may have forgotten is not waited for as long.
+_FORGOTTEN_SECONDS = 30.0
 _PICTURES = 8
 
 
@@ -51,7 +53,7 @@ class Witness:
     def start(self) -> None:
         """Begin."""
         self._bus.start()
-        self._bus.wait_connected(30)
+        self._bus.wait_connected(_PATIENCE_SECONDS)
         for thread in self._threads:
             thread.start()
 
@@ -81,7 +83,7 @@ class Witness:
                 user_properties=[("frame_id", frame_id)],
                 on_done=fate.append,
             )
-            missing = not self._comes(frame_id, fate)
+            missing = not self._comes(frame_id, fate, lambda before=forgotten: self._forgotten() > before)  # type: ignore[misc]
             with self._lock:
                 self.published += 1
                 if missing and (Delivery.NO_SUBSCRIBERS in fate or self._forgotten() > forgotten):
@@ -89,11 +91,12 @@ class Witness:
                 elif missing:
                     self.missing.append(frame_id)
 
-    def _comes(self, frame_id: str, fate: list[Delivery]) -> bool:
+    def _comes(self, frame_id: str, fate: list[Delivery], forgotten: Callable[[], bool]) -> bool:
         """Wait for the answer; a broker that was started anew and knows no agent yet says that there will be none."""
-        give_up_at, pause = time.monotonic() + _PATIENCE_SECONDS, threading.Event()
+        begun, pause = time.monotonic(), threading.Event()
         while not self._answered(frame_id):
-            if time.monotonic() > give_up_at or Delivery.NO_SUBSCRIBERS in fate:
+            patience = _FORGOTTEN_SECONDS if forgotten() else _PATIENCE_SECONDS
+            if time.monotonic() > begun + patience or Delivery.NO_SUBSCRIBERS in fate:
                 return False
             pause.wait(0.01)
         return True

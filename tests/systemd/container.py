@@ -47,7 +47,7 @@ def why_not() -> str | None:
     return None
 
 
-def until(condition: Callable[[], T], what: str, seconds: float = 30.0) -> T:
+def until(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     """Return the first true value of `condition`; fail when there is none in time."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
@@ -118,7 +118,7 @@ class Container:
             )  # fmt: skip
         self.leader = until(self._find_leader, "the container's first process")
         states = ("running", "degraded")
-        until(lambda: self.run("systemctl", "is-system-running", check=False).stdout.strip() in states, "the boot", 60)
+        until(lambda: self.run("systemctl", "is-system-running", check=False).stdout.strip() in states, "the boot", 180)
 
     def _find_leader(self) -> int:
         assert self._nspawn is not None
@@ -130,7 +130,7 @@ class Container:
                     return pid
         return 0
 
-    def run(self, *words: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, check: bool = True, timeout: float = 240) -> subprocess.CompletedProcess[str]:
         """Run a command inside, as root."""
         inside = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"]
         done = subprocess.run(
@@ -140,7 +140,7 @@ class Container:
         assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def sh(self, script: str, check: bool = True, timeout: float = 120) -> str:
+    def sh(self, script: str, check: bool = True, timeout: float = 240) -> str:
         """Run a shell script inside; returns what it printed."""
         return self.run("sh", "-euc", script, check=check, timeout=timeout).stdout
 
@@ -161,7 +161,7 @@ class Container:
         """Shut down in order and boot again; files stay."""
         assert self._nspawn is not None
         self.run("systemctl", "poweroff", check=False)
-        self._nspawn.wait(60)
+        self._nspawn.wait(120)
         self.boot()
 
     def stop(self) -> None:
@@ -171,7 +171,7 @@ class Container:
         if self._nspawn is not None and self._nspawn.poll() is None:
             with suppress(ProcessLookupError):
                 os.kill(self.leader or self._nspawn.pid, signal.SIGKILL)
-            self._nspawn.wait(30)
+            self._nspawn.wait(60)
         for each in (self.root, self._layers):
             subprocess.run(["umount", "--lazy", str(each)], check=False, capture_output=True)
         self._groups.remove()
@@ -232,7 +232,7 @@ class Door:
             except OSError:
                 return
             try:
-                inner = socket.create_connection(("127.0.0.1", self._inner_port), timeout=5)
+                inner = socket.create_connection(("127.0.0.1", self._inner_port), timeout=30)
             except OSError:
                 outer.close()
                 continue

@@ -38,7 +38,7 @@ class Ear:
         for topic_filter in ("popexd/#", "popexd-data/+/tier/#"):
             self.bus.subscribe(topic_filter, self._hear)
         self.bus.start()
-        self.bus.wait_connected(30)
+        self.bus.wait_connected(60)
 
     def _hear(self, message: Message) -> None:
         with self._lock:
@@ -54,7 +54,7 @@ class Ear:
         found = self.all(topic)
         return json.loads(found[-1]) if found and found[-1] else {}
 
-    def until(self, topic: str, seconds: float = 30, **fields: Any) -> dict[str, Any]:
+    def until(self, topic: str, seconds: float = 60, **fields: Any) -> dict[str, Any]:
         """Wait until the newest payload of a topic has these fields."""
         wanted = fields.items()
         return until(lambda: wanted <= self.last(topic).items() and self.last(topic), f"{topic} {fields}", seconds)

@@ -67,8 +67,8 @@ def test_an_agent_that_stays_silent_is_told_apart_from_none(
     """It is online: so the time ran out."""
     paths = images(tmp_path, b"mute")
 
-    assert run("publish", *paths, "--port", broker.port, "--device", "bench", "--timeout-seconds", "0.3") == 1
-    assert "no answer within 0.3 s" in capsys.readouterr().err
+    assert run("publish", *paths, "--port", broker.port, "--device", "bench", "--timeout-seconds", "2") == 1
+    assert "no answer within 2 s" in capsys.readouterr().err
 
 
 def test_without_an_agent_nobody_waits(
@@ -92,7 +92,7 @@ def test_an_agent_that_went_offline_is_named_so(
     paths = images(tmp_path, b"first")
 
     try:
-        assert run("publish", *paths, "--port", broker.port, "--device", "bench", "--timeout-seconds", "0.5") == 1
+        assert run("publish", *paths, "--port", broker.port, "--device", "bench", "--timeout-seconds", "2") == 1
         assert "no agent answers on site/bench: it is offline (stopped)" in capsys.readouterr().err
     finally:
         other.publish(TOPICS.state, b"", qos=1, retain=True)

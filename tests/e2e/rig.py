@@ -24,9 +24,21 @@ from popexd.lab.link import Link, Profile
 from popexd.runtime import background
 from popexd.runtime.segments import SegmentRunner
 
-from .watch import PATIENCE_SECONDS, TENSORS, TOPICS, Watch, until
+from .watch import BUSY, PATIENCE_SECONDS, TENSORS, TOPICS, Watch, until
 
-__all__ = ["PATIENCE_SECONDS", "TENSORS", "TOPICS", "Caches", "Program", "Rig", "Watch", "bundle", "photo", "until"]
+__all__ = [
+    "BUSY",
+    "PATIENCE_SECONDS",
+    "TENSORS",
+    "TOPICS",
+    "Caches",
+    "Program",
+    "Rig",
+    "Watch",
+    "bundle",
+    "photo",
+    "until",
+]
 
 THREADS = 1
 # Fast enough to be no matter: what the link emulator is for here is to be cut.

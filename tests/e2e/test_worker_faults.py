@@ -9,6 +9,8 @@ from .rig import TENSORS, TOPICS, Rig, Watch, photo, until
 
 # Frames do not wait for a probe that wants to cross alone.
 RARELY = {"interval_seconds": 3600.0}
+# What an answer may take that nobody finishes but the device: several deadlines, as the machine may be busy.
+SOON_SECONDS = 15.0
 
 
 def measured(agent: Agent) -> None:
@@ -45,9 +47,7 @@ def test_frames_of_a_killed_worker_are_finished_here(rig: Rig) -> None:
 
     rig.program("worker", rig.worker_tables(broker.port))
     watch.planned("input")
-    watch.send("c0", photo(7), "later")
-    assert watch.answer("later").tier == "cloud"
-    watch.at_rest(4)
+    watch.at_rest(3 + watch.finished("cloud", "later", photo(7))[1])
 
 
 def test_frames_of_a_killed_worker_are_retried_on_the_other(rig: Rig) -> None:
@@ -105,14 +105,12 @@ def test_a_stalled_worker_costs_time_but_no_answer(rig: Rig) -> None:
     tensors.shipped(1)
     metrics = watch.at_rest(6)
     assert metrics.tiers == {"device": 6}
-    assert all(answers[0].seconds.total < 3.0 for answers in watch.results().values())
+    assert all(answers[0].seconds.total < SOON_SECONDS for answers in watch.results().values())
     worker.resume()
 
     watch.until(lambda: watch.worker_metrics("w1").tensors.answered >= 1, "the late replies")
     watch.planned("input")
-    watch.send("c0", photo(9), "after")
-    assert watch.answer("after").tier == "cloud"
-    watch.at_rest(7)
+    watch.at_rest(6 + watch.finished("cloud", "after", photo(9))[1])
 
 
 def test_an_agent_does_not_wait_for_a_worker(rig: Rig) -> None:
@@ -127,9 +125,7 @@ def test_an_agent_does_not_wait_for_a_worker(rig: Rig) -> None:
 
     rig.worker(rig.worker_tables(broker.port))
     watch.cut_is("input")
-    watch.send("c0", photo(1), "together")
-    assert watch.answer("together").tier == "cloud"
-    watch.at_rest(2)
+    watch.at_rest(1 + watch.finished("cloud", "together", photo(1))[1])
 
 
 def test_a_worker_that_is_stopped_answers_what_it_has(rig: Rig) -> None:

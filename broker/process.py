@@ -26,7 +26,7 @@ from .access import User, render_acl
 from .config import BrokerSettings, check, render
 
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # a user's PATH often lacks them
-_START_SECONDS = 10.0
+_START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 5_000_000
 

@@ -111,7 +111,7 @@ def test_planning_needs_no_plotting(run: Run, tmp_path: Path, capsys: pytest.Cap
         "import sys; sys.modules['matplotlib'] = None; from popexd.cli.main import main; "
         f"main(['compare', {str(path)!r}, '--uplink-mbps', '8', '--json'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
 
     assert done.returncode == 0, done.stderr
 

@@ -27,7 +27,7 @@ def popexd(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", "from popexd.cli import main; main()", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         env={**os.environ, **environment},
     )
@@ -53,7 +53,7 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
         "except SystemExit: pass\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True).stdout
 
     assert out.splitlines()[-1] == "[]"
 
@@ -172,7 +172,7 @@ def test_without_the_extra_a_command_says_which_to_install(words: list[str], tmp
         [sys.executable, "-c", missing + "from popexd.cli import main; main()", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
         cwd=tmp_path,
     )

@@ -36,7 +36,7 @@ def in_a_process(*words: object, status: int = 0) -> str:
         [sys.executable, "-m", "popexd.cli", *(str(word) for word in words)],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == status, done.stderr

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def alive(pid: int) -> bool:
 def test_every_taken_frame_is_answered_while_the_link_changes() -> None:
     """Wi-Fi to outage and back: nothing unanswered, nothing twice, and in the outage the device answers alone."""
     with started("--seconds", "20", "--json") as demo:
-        output, errors = demo.communicate(timeout=150)
+        output, errors = demo.communicate(timeout=600)
     assert demo.returncode == 0, errors
     summary = json.loads(output)
 
@@ -67,10 +68,10 @@ def test_ended_from_outside_it_leaves_no_process_behind() -> None:
                 break
         parts = children(demo.pid)
         os.kill(demo.pid, signal.SIGTERM)
-        demo.communicate(timeout=60)
-    deadline = time.monotonic() + 20
+        demo.communicate(timeout=120)
+    deadline = time.monotonic() + 60
     while any(alive(part) for part in parts) and time.monotonic() < deadline:
-        os.sched_yield()
+        threading.Event().wait(0.02)
 
     assert len(parts) >= 6  # two brokers and their Mosquittos, the worker, the agent
     assert not [part for part in parts if alive(part)]

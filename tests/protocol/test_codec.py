@@ -310,7 +310,7 @@ def test_threads_share_the_codecs() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=240)
 
     assert not wrong
     assert not any(thread.is_alive() for thread in threads)

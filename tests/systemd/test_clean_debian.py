@@ -18,7 +18,7 @@ import pytest
 from .container import Container, why_not
 from .machine import AGENT, HOST, ROOT, TOPICS, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _SYSTEM = ("systemd", "systemd-sysv", "dbus", "mosquitto")
 

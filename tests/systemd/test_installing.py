@@ -12,7 +12,7 @@ import pytest
 from .container import until
 from .machine import AGENT, HOST, SOURCE, TOPICS, WHEELS, WORKER, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # Where nothing of ours may be left; what the tests themselves put there is elsewhere.
 TRACES = (

@@ -14,7 +14,7 @@ import pytest
 from .container import until
 from .machine import AGENT, ROOT, WHEELS, WORKER, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # What reaches for another machine or the network; the packages that apt-get names are on this one.
 STAND_INS = {

@@ -13,7 +13,7 @@ import pytest
 from .container import until
 from .machine import AGENT, BROKER, HOST, TOPICS, WORKER, Machine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 FAULTS = Path(__file__).parent
 

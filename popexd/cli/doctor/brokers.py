@@ -25,7 +25,7 @@ from .findings import Finding, fail, ok, sized, warn
 
 _VERSION = "$SYS/broker/version"
 _SETTLE_SECONDS = 1.0
-_ROUNDS = 9
+_ROUNDS = 21
 _ECHO_SECONDS = 3.0
 # Nagle's algorithm against delayed acknowledgements: 40 ms of waiting on Linux, on one side or on both.
 _WAITING_SECONDS = 0.025

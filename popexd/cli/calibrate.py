@@ -203,6 +203,7 @@ def _calibrated(
     from dataclasses import replace
 
     from popexd.cli.calibration_report import Side
+    from popexd.evaluation.outcomes import exit_names
     from popexd.evaluation.recalibration import forgotten, recalibrated, scaled, written
     from popexd.lab.photos import AS_IT_IS
 
@@ -220,7 +221,7 @@ def _calibrated(
         "fitted_on": int(fit.label.size),
         "reported_on": int(rest.label.size),
         "data": parts.origin,
-        "learned_from": dict(zip(_names(loaded), learned.samples, strict=True)),
+        **learned.to_json(exit_names(loaded)),
         "forgotten": list(forgotten(base)),
     }
     natural = halves[1].variant == AS_IT_IS
@@ -240,10 +241,6 @@ def _seen_again(bundle: Bundle, said: Said, frames: Frames) -> Said:
     from dataclasses import replace
 
     return replace(said, seen=shared.seen_by(bundle.quality, frames))
-
-
-def _names(bundle: Bundle) -> tuple[str, ...]:
-    return (*(exit_.name for exit_ in bundle.exits), "final")
 
 
 def _rule(bundle: Bundle, wanted: Wanted) -> str:

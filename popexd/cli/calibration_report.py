@@ -14,6 +14,7 @@ from rich.table import Table
 from popexd.bundle import Bundle, ExitSpec
 from popexd.cli import evaluated as shared
 from popexd.cli.words import printable, share, threshold
+from popexd.evaluation.choosing import LEAST_OF_A_CLASS
 from popexd.evaluation.metrics import by_quality, figures
 from popexd.evaluation.policy import of_bundle
 from popexd.evaluation.reliability import reliability
@@ -107,6 +108,8 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")
     for line in _changes(before.bundle, after.bundle, facts["thresholds"]):
         print(line)
+    if facts["thresholds"] == "reliable":
+        print(_basis(facts["thresholds_chosen_on"], told=after.bundle.quality is not None))
     if fitted is not None:
         agreement = share(fitted.estimator.agreement)
         print(f"quality estimator: {', '.join(fitted.estimator.classes)}; right on {agreement} of frames not fitted on")
@@ -131,6 +134,14 @@ def _changes(old: Bundle, new: Bundle, rule: str) -> Iterator[str]:
     for name, levels in of_bundle(new).by_quality.items():
         shown = (f"{branch} {threshold(level, new.criteria[branch])}" for branch, level in levels.items())
         yield f"thresholds where {printable(name)} is seen: {', '.join(shown)}"
+
+
+def _basis(chosen_on: Mapping[str, Any], *, told: bool) -> str:
+    """Say which frames the general thresholds were chosen on."""
+    if chosen_on["of"] != "all":
+        return f"thresholds chosen on the {chosen_on['samples']} frames seen {chosen_on['of']}"
+    few = f": fewer than {LEAST_OF_A_CLASS} are seen clear" if told else ""
+    return f"thresholds chosen on all {chosen_on['samples']} frames{few}"
 
 
 def _level(exit_: ExitSpec, told: bool) -> str:

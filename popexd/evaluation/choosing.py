@@ -133,6 +133,17 @@ def _reliable(
     return found
 
 
+def of_clear(answers: Answers) -> Answers:
+    """Keep the samples that are seen clear where there are LEAST_OF_A_CLASS or more; all where not, or none is told.
+
+    What all frames are held to is chosen on these: distorted ones make the network's end worse and with it the bar.
+    """
+    if answers.seen is None:
+        return answers
+    clear = answers.only(answers.seen == CLEAR)
+    return clear if clear.samples >= LEAST_OF_A_CLASS else answers
+
+
 def reliable_by_quality(
     answers: Answers,
     thresholds: Mapping[str, float],
@@ -142,15 +153,13 @@ def reliable_by_quality(
 ) -> dict[str, dict[str, float]]:
     """Choose stricter thresholds for the classes (as the estimator sees them) that branches are too sure of.
 
-    Frames of a worse class that leave at a branch must be right as often as the network's end is on clear ones, see
-    `reliable`. No class gets a laxer threshold than that for all frames.
+    Frames of a worse class that leave at a branch must be right as often as the network's end is on clear ones (see
+    `of_clear` and `reliable`). No class gets a laxer threshold than that for all frames.
     """
     if answers.seen is None:
         return {}
     known = criteria or {}
-    clear = answers.seen == CLEAR
-    good = answers.only(clear) if clear.any() else answers
-    bar = float(good.correct[-1].mean())
+    bar = float(of_clear(answers).correct[-1].mean())
     found: dict[str, dict[str, float]] = {}
     for quality in np.unique(answers.seen):
         own = answers.only(answers.seen == quality)

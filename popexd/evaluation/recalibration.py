@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from popexd.evaluation.choosing import (
     Target,
     choose,
     choose_by_quality,
+    of_clear,
     reliable,
     reliable_by_quality,
 )
@@ -82,6 +83,28 @@ class Wanted:
     allowance: float = ALLOWANCE
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What a calibration was made of.
+
+    Attributes:
+        samples: for each exit, `final` last, how many its general temperature was learned from; 0: from none.
+        chosen_on: how many samples the general thresholds were chosen on; 0: they were kept.
+        of: which samples these are: "clear", those that are seen so, or "all".
+    """
+
+    samples: tuple[int, ...]
+    chosen_on: int
+    of: str
+
+    def to_json(self, exits: Sequence[str]) -> dict[str, Any]:
+        """For bundle.json and reports."""
+        return {
+            "learned_from": dict(zip(exits, self.samples, strict=True)),
+            "thresholds_chosen_on": {"samples": self.chosen_on, "of": self.of},
+        }
+
+
 def scaled(bundle: Bundle, said: Said) -> Answers:
     """What the bundle's exits say with its temperatures, for each frame those of the class it is seen in."""
     temperatures = np.empty(said.logits.shape[:2])
@@ -101,12 +124,14 @@ def scaled(bundle: Bundle, said: Said) -> Answers:
     )
 
 
-def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Temperatures]:
+def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Learned]:
     """Fit temperatures and thresholds on what the exits said of the frames to fit on; nothing is written.
 
     With classes that the estimator sees, the branches' general temperatures are those of the clear frames (where these
     teach nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. A
-    global temperature is one for all. Expert branches stay; what was for a class that the estimator does not know goes.
+    global temperature is one for all. General thresholds that are to be reliable are chosen on clear frames too, see
+    `choosing.of_clear`; those for a target on all. Expert branches stay; what was for a class that the estimator does
+    not know goes.
 
     Raises:
         Infeasible: the target cannot be reached on all frames together.
@@ -119,8 +144,11 @@ def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Te
     if wanted.criterion is not None:
         criterion = Criterion(wanted.criterion, len(bundle.classes))
         warm = replace(warm, exits=tuple(_by(criterion, each) for each in warm.exits))
-    general, own = _thresholds(warm, scaled(warm, said), wanted, keep=keep)
-    return _with_thresholds(warm, general, own), found
+    warmed = scaled(warm, said)
+    basis = warmed if wanted.target is not None else of_clear(warmed)
+    general, own = _thresholds(warm, warmed, basis, wanted, keep=keep)
+    of = "all" if basis is warmed else CLEAR
+    return _with_thresholds(warm, general, own), Learned(found.samples, 0 if keep else basis.samples, of)
 
 
 def keeps(bundle: Bundle, wanted: Wanted) -> bool:
@@ -237,16 +265,16 @@ def _with_temperatures(
 
 
 def _thresholds(
-    bundle: Bundle, said: Answers, wanted: Wanted, *, keep: bool
+    bundle: Bundle, said: Answers, basis: Answers, wanted: Wanted, *, keep: bool
 ) -> tuple[Mapping[str, float], Mapping[str, Mapping[str, float]]]:
-    """Choose thresholds for all frames and for each class."""
+    """Choose thresholds for all frames, reliable ones on those of `basis`, and for each class."""
     names, criteria = [exit_.name for exit_ in bundle.exits], bundle.criteria
     if wanted.target is not None:
         costs = wanted.costs or depth(bundle)
         general = choose(said, names, costs, wanted.target, criteria).thresholds
         points = choose_by_quality(said, names, costs, wanted.target, criteria)
         return general, {quality: point.thresholds for quality, point in points.items()}
-    general = bundle.thresholds if keep else reliable(said, names, criteria=criteria, allowance=wanted.allowance)
+    general = bundle.thresholds if keep else reliable(basis, names, criteria=criteria, allowance=wanted.allowance)
     found = reliable_by_quality(said, general, criteria=criteria, allowance=wanted.allowance)
     return general, _no_laxer(bundle, found) if keep else found
 

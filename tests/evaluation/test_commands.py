@@ -222,6 +222,7 @@ def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
         (("--deadline-ms", "5"), "expected --profile too"),
         (("--distort", "blur-5"), "--distort: the validation table holds no photos, expected --data too"),
         (("--data", "generated", "--distort", "rain"), "--distort: 'rain', expected some of clear, blurred, noisy"),
+        (("--data", "generated", "--distort", "a=blur-5,b=blur-5"), "blur-5 is a too, expected one class for it"),
         (("--data", "{}/nowhere"), "nowhere: no such folder"),
         (("--profile", "{}/nothing.json"), "nothing.json: No such file"),
         (("--plot", "{}/file"), "file is a file, expected a folder"),
@@ -304,6 +305,29 @@ def test_calibrate_says_which_classes_the_new_estimator_forgot(tmp_path: Path) -
     assert (b1.by_quality["noisy"].threshold, b1.by_quality["noisy"].temperature) == (0.995, 1.5)
 
 
+def test_two_classes_of_blur_can_be_told_apart(photos: Path, tmp_path: Path) -> None:
+    """Slight and hopeless, each a class of its own for the estimator, in the table, and in evaluations."""
+    for path in photos.rglob("*.jpg"):
+        for copy in ("one", "two"):
+            place = tmp_path / "photos" / path.parent.name / f"{copy}-{path.name}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    words = ("--data", tmp_path / "photos", "--distort", "blur-5,blur-15,lost=blur-65", "--threads", 1, "--json")
+    report = json.loads(popexd("calibrate", "default", *words, "--out", tmp_path / "new"))
+
+    assert report["quality"]["classes"] == ["clear", "blurred", "lost"]
+    assert {name: part["samples"] for name, part in report["after"]["by_quality"].items()} == {
+        "blurred": 48,
+        "clear": 24,
+        "lost": 24,
+    }
+    table = bundles.load(tmp_path / "new").validation
+    lost = table.quality == "lost"
+    assert table.seen is not None
+    assert (table.seen[lost] == "lost").mean() > 0.9
+    assert (table.seen[~lost] != "lost").mean() > 0.9
+
+
 def test_calibrate_says_which_thresholds_changed_and_why(tmp_path: Path) -> None:
     """In one line, with the old and the new one in their units; a wish to keep what cannot be kept is refused."""
     words = ("--data", "generated", "--samples", 120, "--threads", 1, "--out", tmp_path / "new", "--seed", 5)
@@ -315,6 +339,9 @@ def test_calibrate_says_which_thresholds_changed_and_why(tmp_path: Path) -> None
         assert f"{was.name} {was.threshold:g} (confidence) -> {level} (entropy)" in line
     assert "of another criterion and cannot be kept" in line
     assert new.facts["calibration"]["thresholds"] == "reliable"
+    count = new.facts["calibration"]["fitted_on"]
+    assert new.facts["calibration"]["thresholds_chosen_on"] == {"samples": count, "of": "all"}
+    assert f"thresholds chosen on all {count} frames: fewer than 40 are seen clear" in said
     refused = popexd("calibrate", "default", *words, "--criterion", "entropy", "--thresholds", "keep", status=2)
     assert "--thresholds: keep: as entropy those of conveyor-b-alexnet would mean something else" in refused
     said = popexd("calibrate", tmp_path / "new", *words, "--criterion", "normalised-entropy", "--thresholds", "keep")

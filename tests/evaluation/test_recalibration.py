@@ -16,7 +16,7 @@ from popexd.bundle.reading import listed_files
 from popexd.criteria import softmax
 from popexd.errors import BundleError, Infeasible
 from popexd.evaluation.calibration import temperature
-from popexd.evaluation.choosing import Target
+from popexd.evaluation.choosing import LEAST_OF_A_CLASS, Target
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import exit_logits, of_table
 from popexd.evaluation.policy import of_bundle
@@ -189,6 +189,22 @@ def test_an_expert_branch_is_asked_calibrated_and_kept(tmp_path: Path) -> None:
     assert own.file.read_bytes() == model.SerializeToString()
     blurred = said.only(said.quality == "blurred")
     assert own.temperature == pytest.approx(temperature(blurred.logits[0], blurred.label), abs=1e-4)
+
+
+def test_distorted_frames_do_not_lower_what_all_frames_are_held_to() -> None:
+    """General thresholds are those of the frames seen clear, however many others there are; of all where these lack."""
+    fit, _ = halves(seen=True)
+    clear = fit.only(fit.quality == "clear")
+    wanted = Wanted(thresholds="reliable")
+    (mixed, made_of), (alone, _) = (recalibrated(BUNDLE, said, wanted) for said in (fit, clear))
+
+    # The blurred third is wrong half of the time, at the network's end too.
+    assert mixed.thresholds == alone.thresholds
+    assert (made_of.chosen_on, made_of.of) == (clear.label.size, "clear")
+    few = fit.only((fit.quality == "blurred") | (np.cumsum(fit.quality == "clear") <= LEAST_OF_A_CLASS - 1))
+    made_of = recalibrated(BUNDLE, few, wanted)[1]
+    assert (made_of.chosen_on, made_of.of) == (few.label.size, "all")
+    assert recalibrated(BUNDLE, fit, Wanted())[1].chosen_on == 0
 
 
 def test_a_global_temperature_is_one() -> None:

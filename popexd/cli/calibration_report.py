@@ -14,7 +14,7 @@ from rich.table import Table
 from popexd.bundle import Bundle, ExitSpec
 from popexd.cli import evaluated as shared
 from popexd.cli.words import printable, share, threshold
-from popexd.evaluation.choosing import LEAST_OF_A_CLASS
+from popexd.evaluation.choosing import LEAST_OF_A_CLASS, LEAST_TO_CALIBRATE, LEAST_TO_FIT
 from popexd.evaluation.metrics import by_quality, figures
 from popexd.evaluation.policy import of_bundle
 from popexd.evaluation.reliability import reliability
@@ -108,6 +108,8 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")
     for line in _changes(before.bundle, after.bundle, facts["thresholds"]):
         print(line)
+    if kept := list(_kept(facts)):
+        print(f"too few frames to fit these temperatures on, they are as before: {'; '.join(kept)}")
     if facts["thresholds"] == "reliable":
         print(_basis(facts["thresholds_chosen_on"], told=after.bundle.quality is not None))
     if fitted is not None:
@@ -134,6 +136,16 @@ def _changes(old: Bundle, new: Bundle, rule: str) -> Iterator[str]:
     for name, levels in of_bundle(new).by_quality.items():
         shown = (f"{branch} {threshold(level, new.criteria[branch])}" for branch, level in levels.items())
         yield f"thresholds where {printable(name)} is seen: {', '.join(shown)}"
+
+
+def _kept(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say which temperatures were not fitted, and how many frames there were."""
+    if facts["temperatures_kept"]:
+        counts = ", ".join(f"{name} {count}" for name, count in facts["temperatures_kept"].items())
+        yield f"{counts} of at least {LEAST_TO_FIT}"
+    for quality, own in facts["temperatures_kept_by_quality"].items():
+        counts = ", ".join(f"{name} {count}" for name, count in own.items())
+        yield f"where {printable(quality)} is seen {counts} of at least {LEAST_TO_CALIBRATE}"
 
 
 def _basis(chosen_on: Mapping[str, Any], *, told: bool) -> str:

@@ -25,10 +25,17 @@ SAMPLES = ("all", "exiting")
 
 @dataclass(frozen=True)
 class Temperatures:
-    """One temperature per exit, `final` last, and how many samples each was learned from (0: it stayed 1)."""
+    """One temperature per exit, `final` last.
+
+    Attributes:
+        values: the temperatures.
+        samples: how many each was learned from; 0: it stayed 1.
+        there: how many there were to learn from.
+    """
 
     values: tuple[float, ...]
     samples: tuple[int, ...]
+    there: tuple[int, ...]
 
 
 def temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> float:
@@ -79,19 +86,19 @@ def fit(
         raise ValueError(f"{method!r} on {samples_of!r}, expected one of {METHODS} on one of {SAMPLES}")
     exits = len(logits)
     if method == "none":
-        return Temperatures((1.0,) * exits, (0,) * exits)
+        return Temperatures((1.0,) * exits, (0,) * exits, (0,) * exits)
     taken = exits_taken(logits, [target_confidence] * (exits - 1))
     if method == "global":
         one, count = _learned(logits[taken, np.arange(labels.size)], labels)
-        return Temperatures((one,) * exits, (count,) * exits)
-    each = [
-        _learned(
-            own if samples_of == "all" else own[taken == index],
-            labels if samples_of == "all" else labels[taken == index],
-        )
-        for index, own in enumerate(logits)
-    ]
-    return Temperatures(tuple(value for value, _ in each), tuple(count for _, count in each))
+        return Temperatures((one,) * exits, (count,) * exits, (labels.size,) * exits)
+    everyone = np.ones(labels.size, dtype=bool)
+    masks = [everyone if samples_of == "all" else taken == index for index in range(exits)]
+    each = [_learned(own[mask], labels[mask]) for own, mask in zip(logits, masks, strict=True)]
+    return Temperatures(
+        tuple(value for value, _ in each),
+        tuple(count for _, count in each),
+        tuple(int(mask.sum()) for mask in masks),
+    )
 
 
 def exits_taken(logits: npt.NDArray[np.floating], thresholds: Sequence[float]) -> npt.NDArray[np.intp]:

@@ -21,7 +21,10 @@ LEAST_OF_A_CLASS = 40
 """A quality class with fewer samples keeps the thresholds of all frames."""
 
 LEAST_TO_CALIBRATE = 100
-"""And with fewer than these the temperatures."""
+"""And with fewer than these to fit one on, the temperature of all frames."""
+
+LEAST_TO_FIT = 50
+"""With fewer than these the temperature of all frames stays what it was: a fitted one is about as often worse."""
 
 ALLOWANCE = 0.005
 

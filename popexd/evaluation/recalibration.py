@@ -17,6 +17,7 @@ from popexd.evaluation.calibration import Temperatures, fit
 from popexd.evaluation.choosing import (
     ALLOWANCE,
     LEAST_TO_CALIBRATE,
+    LEAST_TO_FIT,
     Target,
     choose,
     choose_by_quality,
@@ -88,12 +89,18 @@ class Learned:
     """What a calibration was made of.
 
     Attributes:
-        samples: for each exit, `final` last, how many its general temperature was learned from; 0: from none.
+        samples: for each exit, `final` last, how many its general temperature was learned from; 0: it is 1 or was kept.
+        too_few: for each exit whose general temperature was kept, how many samples there were to fit it on.
+        by_quality: for each class with frames enough, how many each branch's temperature was learned from; 0: none was.
+        too_few_by_quality: for each such class, like `too_few`.
         chosen_on: how many samples the general thresholds were chosen on; 0: they were kept.
         of: which samples these are: "clear", those that are seen so, or "all".
     """
 
     samples: tuple[int, ...]
+    too_few: Mapping[str, int]
+    by_quality: Mapping[str, Mapping[str, int]]
+    too_few_by_quality: Mapping[str, Mapping[str, int]]
     chosen_on: int
     of: str
 
@@ -101,6 +108,9 @@ class Learned:
         """For bundle.json and reports."""
         return {
             "learned_from": dict(zip(exits, self.samples, strict=True)),
+            "learned_from_by_quality": {name: dict(own) for name, own in self.by_quality.items()},
+            "temperatures_kept": dict(self.too_few),
+            "temperatures_kept_by_quality": {name: dict(own) for name, own in self.too_few_by_quality.items()},
             "thresholds_chosen_on": {"samples": self.chosen_on, "of": self.of},
         }
 
@@ -128,7 +138,8 @@ def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Le
     """Fit temperatures and thresholds on what the exits said of the frames to fit on; nothing is written.
 
     With classes that the estimator sees, the branches' general temperatures are those of the clear frames (where these
-    teach nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. A
+    teach nothing, of all), and each other class gets its own, and its own thresholds, where it has frames enough. An
+    exit with fewer than LEAST_TO_FIT frames to fit a temperature on, by `wanted.samples_of`, keeps the old one. A
     global temperature is one for all. General thresholds that are to be reliable are chosen on clear frames too, see
     `choosing.of_clear`; those for a target on all. Expert branches stay; what was for a class that the estimator does
     not know goes.
@@ -137,18 +148,28 @@ def recalibrated(bundle: Bundle, said: Said, wanted: Wanted) -> tuple[Bundle, Le
         Infeasible: the target cannot be reached on all frames together.
     """
     found = _general_temperatures(said, wanted)
+    names, old = exit_names(bundle), (*(exit_.temperature for exit_ in bundle.exits), bundle.final_temperature)
+    few = [wanted.method != "none" and there < LEAST_TO_FIT for there in found.there]
     by_class = _class_temperatures(said, wanted)
     known = _without(bundle, forgotten(bundle))
     keep = keeps(bundle, wanted)
-    warm = _with_temperatures(known, found.values, by_class, keep=keep, apart=wanted.method == "per-branch")
+    general = tuple(np.where(few, old, found.values).tolist())
+    warm = _with_temperatures(known, general, by_class, keep=keep, apart=wanted.method == "per-branch")
     if wanted.criterion is not None:
         criterion = Criterion(wanted.criterion, len(bundle.classes))
         warm = replace(warm, exits=tuple(_by(criterion, each) for each in warm.exits))
     warmed = scaled(warm, said)
     basis = warmed if wanted.target is not None else of_clear(warmed)
-    general, own = _thresholds(warm, warmed, basis, wanted, keep=keep)
-    of = "all" if basis is warmed else CLEAR
-    return _with_thresholds(warm, general, own), Learned(found.samples, 0 if keep else basis.samples, of)
+    thresholds, own = _thresholds(warm, warmed, basis, wanted, keep=keep)
+    learned = Learned(
+        samples=tuple(np.where(few, 0, found.samples).tolist()),
+        too_few={name: there for name, there, kept in zip(names, found.there, few, strict=True) if kept},
+        by_quality={name: dict(zip(names[:-1], each.samples, strict=False)) for name, each in by_class.items()},
+        too_few_by_quality={name: lack for name, each in by_class.items() if (lack := _too_few(names[:-1], each))},
+        chosen_on=0 if keep else basis.samples,
+        of="all" if basis is warmed else CLEAR,
+    )
+    return _with_thresholds(warm, thresholds, own), learned
 
 
 def keeps(bundle: Bundle, wanted: Wanted) -> bool:
@@ -177,12 +198,13 @@ def written(
     method: Mapping[str, Any],
     source: Bundle,
     natural: npt.NDArray[np.bool_] | None = None,
+    known: Mapping[str, npt.NDArray[Any]] | None = None,
 ) -> tuple[Bundle, Answers]:
     """Write `bundle`, calibrated from `source`, with the validation table of the frames it was *not* fitted on.
 
     `method` is kept in bundle.json under `calibration`. `natural` marks the frames [samples] that nothing was done to:
-    in which classes these are seen is what a camera is expected to show. Raises BundleError; the folder is replaced
-    whole or not at all.
+    in which classes these are seen is what a camera is expected to show; for `known` see `summary.table_file`. Raises
+    BundleError; the folder is replaced whole or not at all.
     """
     found = scaled(bundle, said)
     facts = {key: value for key, value in source.facts.items() if key != "fingerprint"}
@@ -193,7 +215,7 @@ def written(
     facts["validation"] = summary(found, of_bundle(bundle))
     facts["calibration"] = dict(method)
     kept = {*listed_files(facts)} - {FILE}
-    files = {name: (source.folder / name).read_bytes() for name in kept} | {FILE: table_file(found)}
+    files = {name: (source.folder / name).read_bytes() for name in kept} | {FILE: table_file(found, known)}
     return write(folder, facts, files), found
 
 
@@ -203,12 +225,15 @@ def _general_temperatures(said: Said, wanted: Wanted) -> Temperatures:
     if wanted.method != "per-branch" or clear.sum() < LEAST_TO_CALIBRATE:
         return found
     own = said.only(clear)
-    better = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    better = _learned(own, wanted)
     # The network's end has one temperature for frames of all classes.
     learned = [*(bool(count) for count in better.samples[:-1]), False]
+
+    def merged(ours: tuple[float, ...], others: tuple[float, ...]) -> tuple[Any, ...]:
+        return tuple(np.where(learned, ours, others).tolist())
+
     return Temperatures(
-        tuple(np.where(learned, better.values, found.values).tolist()),
-        tuple(np.where(learned, better.samples, found.samples).tolist()),
+        merged(better.values, found.values), merged(better.samples, found.samples), merged(better.there, found.there)
     )
 
 
@@ -219,9 +244,20 @@ def _class_temperatures(said: Said, wanted: Wanted) -> dict[str, Temperatures]:
     for quality in np.unique(said.seen):
         own = said.only(said.seen == quality)
         if quality != CLEAR and own.label.size >= LEAST_TO_CALIBRATE:
-            learned = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
-            found[str(quality)] = learned
+            found[str(quality)] = _learned(own, wanted)
     return found
+
+
+def _learned(own: Said, wanted: Wanted) -> Temperatures:
+    """Fit on the frames of a class; what has fewer than LEAST_TO_CALIBRATE of them to fit on learns nothing."""
+    found = fit(own.logits, own.label, wanted.method, wanted.samples_of, wanted.target_confidence)
+    enough = [there >= LEAST_TO_CALIBRATE for there in found.there]
+    return replace(found, samples=tuple(np.where(enough, found.samples, 0).tolist()))
+
+
+def _too_few(branches: Sequence[str], own: Temperatures) -> dict[str, int]:
+    """The branches of which a class has too few frames to fit on, and how many there are."""
+    return {name: there for name, there in zip(branches, own.there, strict=False) if there < LEAST_TO_CALIBRATE}
 
 
 def _by(criterion: Criterion, exit_: ExitSpec) -> ExitSpec:

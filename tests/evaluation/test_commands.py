@@ -350,6 +350,17 @@ def test_calibrate_says_which_thresholds_changed_and_why(tmp_path: Path) -> None
     assert "thresholds changed" not in popexd("calibrate", tmp_path / "new", *words)
 
 
+def test_calibrate_says_which_temperatures_it_had_too_few_frames_for(photos: Path, tmp_path: Path) -> None:
+    """Twelve photos fit none: all stay, and the counts are told, to machines too."""
+    words = ("calibrate", "default", "--data", photos, "--threads", 1, "--out", tmp_path / "new")
+    said = popexd(*words)
+    assert "too few frames to fit these temperatures on, they are as before: b1 12, b3 12, final 12 of at least" in said
+    report = json.loads(popexd(*words, "--json"))
+    assert report["calibration"]["temperatures_kept"] == {"b1": 12, "b3": 12, "final": 12}
+    assert report["calibration"]["learned_from"] == {"b1": 0, "b3": 0, "final": 0}
+    assert report["after"]["temperatures"] == report["before"]["temperatures"]
+
+
 def test_calibrate_does_not_touch_a_folder_of_something_else(tmp_path: Path) -> None:
     """Nor does it start the work first."""
     (tmp_path / "thesis.txt").write_text("years of work")

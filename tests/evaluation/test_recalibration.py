@@ -15,8 +15,8 @@ from popexd.bundle import Bundle, ExitVariant
 from popexd.bundle.reading import listed_files
 from popexd.criteria import softmax
 from popexd.errors import BundleError, Infeasible
-from popexd.evaluation.calibration import temperature
-from popexd.evaluation.choosing import LEAST_OF_A_CLASS, Target
+from popexd.evaluation.calibration import exits_taken, temperature
+from popexd.evaluation.choosing import LEAST_OF_A_CLASS, LEAST_TO_CALIBRATE, LEAST_TO_FIT, Target
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import exit_logits, of_table
 from popexd.evaluation.policy import of_bundle
@@ -205,6 +205,31 @@ def test_distorted_frames_do_not_lower_what_all_frames_are_held_to() -> None:
     made_of = recalibrated(BUNDLE, few, wanted)[1]
     assert (made_of.chosen_on, made_of.of) == (few.label.size, "all")
     assert recalibrated(BUNDLE, fit, Wanted())[1].chosen_on == 0
+
+
+def test_a_temperature_is_fitted_on_enough_frames_or_kept() -> None:
+    """Counted where it is fitted: of a class on those that leave; of all, at `exiting`; and how many is told."""
+    fit, _ = halves(2.5)
+    few = fit.only(np.arange(fit.label.size) < LEAST_TO_FIT - 1)
+    hot = replace(BUNDLE, final_temperature=1.7)
+    for method in ("per-branch", "global"):
+        fresh, learned = recalibrated(hot, few, Wanted(method=method))
+        assert [each.temperature for each in fresh.exits] == [each.temperature for each in BUNDLE.exits]
+        assert fresh.final_temperature == 1.7
+        assert learned.samples == (0, 0, 0)
+        assert dict(learned.too_few) == dict.fromkeys(("b1", "b3", "final"), LEAST_TO_FIT - 1)
+    assert not recalibrated(hot, few, Wanted(method="none"))[1].too_few
+
+    many = Said(np.tile(fit.logits, (1, 2, 1)), np.tile(fit.label, 2), np.full(360, "dark"), np.full(360, "dark"))
+    taken = np.bincount(exits_taken(many.logits, [0.8, 0.8]), minlength=3)
+    fresh, learned = recalibrated(classed(), many, Wanted(samples_of="exiting"))
+    assert taken[0] >= LEAST_TO_CALIBRATE > LEAST_TO_FIT > taken[1] > 0
+    assert learned.samples == (taken[0], 0, taken[2] if taken[2] >= LEAST_TO_FIT else 0)
+    assert learned.too_few["b3"] == learned.too_few_by_quality["dark"]["b3"] == taken[1]
+    assert fresh.exits[1].temperature == BUNDLE.exits[1].temperature
+    assert fresh.exits[0].by_quality["dark"].temperature == pytest.approx(fresh.exits[0].temperature)
+    assert "dark" not in fresh.exits[1].by_quality or fresh.exits[1].by_quality["dark"].temperature is None
+    assert learned.to_json(("b1", "b3", "final"))["learned_from_by_quality"] == {"dark": {"b1": taken[0], "b3": 0}}
 
 
 def test_a_global_temperature_is_one() -> None:

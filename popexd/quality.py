@@ -54,7 +54,8 @@ _WHITE = 254
 
 _MOST_CLASSES = 32
 _MOST_WEIGHT = 1e6
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+CLASS_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""What a class may be called."""
 
 
 def features(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -140,7 +141,7 @@ class QualityEstimator:
         classes = entry.get("classes")
         if not isinstance(classes, list) or not 2 <= len(classes) <= _MOST_CLASSES:
             raise ValueError(f"classes: expected a list of 2 to {_MOST_CLASSES} names")
-        if not all(isinstance(name, str) and _NAME.fullmatch(name) for name in classes):
+        if not all(isinstance(name, str) and CLASS_NAME.fullmatch(name) for name in classes):
             raise ValueError("classes: expected names of 1 to 32 letters, digits, '_', '-'")
         if len(set(classes)) != len(classes):
             raise ValueError("classes: expected different names")

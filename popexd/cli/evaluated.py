@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +30,7 @@ Distort = Annotated[
     typer.Option(
         metavar="NAME,...",
         help="besides the photos as they are, add each once more with every one of these, such as blur-15,noise-20; a "
-        "class such as blurred is all of its own",
+        "class such as blurred is all of its own, NAME=blur-65+noise-40 is a class of yours",
     ),
 ]
 Samples = Annotated[int | None, typer.Option(min=2, help="photos at most, before distortions")]
@@ -39,8 +39,8 @@ Threads = Annotated[int, typer.Option(min=0, max=256, help="of ONNX Runtime; 0: 
 AsJson = Annotated[bool, typer.Option("--json", help="for machines")]
 
 
-def read_frames(bundle: Bundle, chosen: Sequence[Photo], names: Sequence[str], seed: int, quiet: bool) -> Frames:
-    """Prepare photos, with a progress bar. Raises InputError."""
+def read_frames(bundle: Bundle, chosen: Sequence[Photo], names: Mapping[str, str], seed: int, quiet: bool) -> Frames:
+    """Prepare photos, also with the distortions of those names and classes, with a progress bar. Raises InputError."""
     from popexd.lab import photos
 
     with _bar(quiet) as progress:

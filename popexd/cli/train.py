@@ -30,7 +30,8 @@ Distort = Annotated[
     str,
     typer.Option(
         metavar="NAME,...",
-        help="In place of the photos as they are (clear), each with every one: clear,blurred,noise-20.",
+        help="In place of the photos as they are (clear), each with every one: clear,blurred,noise-20; "
+        "NAME=blur-65+noise-40 is a class of yours.",
     ),
 ]
 Backbone = Annotated[

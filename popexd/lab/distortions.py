@@ -1,22 +1,28 @@
 """What goes wrong with a photo before a network sees it: Gaussian blur, noise of the sensor, a wrong exposure.
 
-Each is applied to the camera's picture at its own size, before it is resized. Kernel sizes 5, 15 and 65 are those of
-the seed paper; it gives no sigma, so it is OpenCV's for a size alone, 0.3 ((k - 1) / 2 - 1) + 0.8.
+Each is applied to the camera's picture at its own size, before it is compressed and resized. Kernel sizes 5, 15 and 65
+are those of the seed paper; it gives no sigma, so it is OpenCV's for a size alone, 0.3 ((k - 1) / 2 - 1) + 0.8.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from popexd.errors import InputError
-from popexd.quality import CLEAR
+from popexd.quality import CLASS_NAME, CLEAR
+from popexd.runtime.frames import ImageFormat, encode_image
 
 Pixels = NDArray[np.uint8]
+
+QUALITIES = range(75, 96)
+"""Of the compression after a distortion: what cameras usually send."""
 
 
 class Distortion(NamedTuple):
@@ -80,22 +86,58 @@ DISTORTIONS: Mapping[str, Distortion] = {
 """Every distortion by its name, from slight to strong within a class."""
 
 
-def named(text: str | None) -> tuple[str, ...]:
-    """Read `--distort`: distortions, classes (all of theirs) and "clear" (nothing), commas between; each is there once.
+def named(text: str | None) -> dict[str, str]:
+    """Read `--distort`: each distortion that is meant, in order, and the quality class that its frames are of.
+
+    A word is a distortion, a class (all of the table's for it), "clear" (nothing), or NAME=WORD+WORD: a class of that
+    name, which takes its distortions from the table's classes. Commas between; each distortion is there once.
 
     Raises:
-        InputError: a word that is not known.
+        InputError: a word that is not known, a name that no class can have, a distortion in two classes.
     """
-    found: list[str] = []
+    found: dict[str, str] = {}
+    given: dict[str, str] = {}
     for part in text.split(",") if text else ():
-        word = part.strip()
-        of_class = [name for name, each in DISTORTIONS.items() if each.quality == word]
-        if word != CLEAR and word not in DISTORTIONS and not of_class:
-            classes = dict.fromkeys(each.quality for each in DISTORTIONS.values())
-            known = ", ".join((CLEAR, *classes, *DISTORTIONS))
-            raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
-        found += of_class or [word]
-    return tuple(dict.fromkeys(found))
+        name, equals, words = (word.strip() for word in part.partition("="))
+        meant = [each for word in (words.split("+") if equals else [name]) for each in _meant(word.strip())]
+        if not equals:
+            found |= {each: CLEAR if each == CLEAR else DISTORTIONS[each].quality for each in meant}
+            continue
+        if CLEAR in (name, *meant) or not CLASS_NAME.fullmatch(name):
+            raise InputError(
+                f"--distort: {part.strip()!r}, expected NAME=DISTORTION+DISTORTION, its name of 1 to 32 letters, "
+                f"digits, '_', '-', and no {CLEAR} in it"
+            )
+        for each in meant:
+            if given.setdefault(each, name) != name:
+                raise InputError(f"--distort: {part.strip()!r}: {each} is {given[each]} too, expected one class for it")
+            found[each] = name
+    return found | given
+
+
+def _meant(word: str) -> list[str]:
+    """The distortions that a word stands for, or "clear"."""
+    if word in DISTORTIONS or word == CLEAR:
+        return [word]
+    of_class = [name for name, each in DISTORTIONS.items() if each.quality == word]
+    if not of_class:
+        classes = dict.fromkeys(each.quality for each in DISTORTIONS.values())
+        known = ", ".join((CLEAR, *classes, *DISTORTIONS))
+        raise InputError(f"--distort: {word!r}, expected some of {known}, with commas between")
+    return of_class
+
+
+def as_sent(pixels: Pixels, form: ImageFormat, random: np.random.Generator) -> bytes:
+    """Make the file of a distorted picture, as a camera would that sends files of this form.
+
+    A camera first takes a bad picture and then compresses it, which smooths noise away and frays edges. The quality,
+    one of QUALITIES, is the generator's choice; a PNG loses nothing.
+    """
+    if form != "png":
+        return encode_image(pixels, f"{form}-{random.integers(QUALITIES.start, QUALITIES.stop)}")
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
 
 
 def _rounded(values: NDArray[np.float32]) -> Pixels:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor
-from popexd.lab.distortions import DISTORTIONS, named
+from popexd.lab.distortions import DISTORTIONS, as_sent, named
 from popexd.lab.parts import CLASSES
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image, sniff
@@ -118,19 +118,21 @@ def given_parts(place: Path) -> dict[str, Path]:
 def frames(
     chosen: Sequence[Photo],
     form: InputSpec,
-    distortions: Iterable[str] = (),
+    distortions: Mapping[str, str] | None = None,
     *,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Frames:
     """Make frames of photos: each as it is, and once for every distortion, added at the camera's own size.
 
-    Undistorted photos are decoded and resized by the very function that the daemon uses.
+    `distortions` names the quality class of each, see `distortions.named`; what is distorted is then compressed again
+    as its file was, see `distortions.as_sent`. All are decoded and resized by the very function that the daemon uses.
 
     Raises:
         InputError: a photo that cannot be read, none at all, or more frames than memory may take.
     """
-    variants = (AS_IT_IS, *distortions)
+    classes = distortions or {}
+    variants = (AS_IT_IS, *classes)
     total = len(chosen) * len(variants)
     if not total:
         raise InputError("--data: no photos, expected at least one")
@@ -143,7 +145,7 @@ def frames(
     for index, photo in enumerate(chosen):
         for name in variants:
             images[len(variant)] = frame(photo, form, name, np.random.default_rng([seed, index]))
-            quality.append(photo.quality if name == AS_IT_IS else DISTORTIONS[name].quality)
+            quality.append(photo.quality if name == AS_IT_IS else classes[name])
             variant.append(name)
         if progress is not None:
             progress(index + 1, len(chosen))
@@ -151,13 +153,13 @@ def frames(
     return Frames(images, labels, np.array(quality), np.array(variant))
 
 
-def distortions(text: str | None) -> tuple[str, ...]:
+def distortions(text: str | None) -> dict[str, str]:
     """Read which distortions are added to photos, see `distortions.named`; "clear" adds nothing, they are there anyway.
 
     Raises:
         InputError: a word that is not known.
     """
-    return tuple(name for name in named(text) if name != CLEAR)
+    return {name: quality for name, quality in named(text).items() if name != CLEAR}
 
 
 def frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Generator) -> Pixels:
@@ -168,11 +170,12 @@ def frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Gene
             data = sniff(loaded)
             if distortion == AS_IT_IS:
                 return np.asarray(load_image(data.data, form.height, form.width)[0])
-            loaded = load_image(data.data, data.height, data.width)[0]
+            loaded = DISTORTIONS[distortion].apply(load_image(data.data, data.height, data.width)[0], random)
+            return np.asarray(load_image(as_sent(loaded, data.format, random), form.height, form.width)[0])
+        if distortion != AS_IT_IS:
+            loaded = DISTORTIONS[distortion].apply(loaded, random)
     except (OSError, FrameRejected) as error:
         raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
-    if distortion != AS_IT_IS:
-        loaded = DISTORTIONS[distortion].apply(loaded, random)
     if loaded.shape != (form.height, form.width, form.channels):
         picture = Image.fromarray(loaded).resize((form.width, form.height), Image.Resampling.BILINEAR)
         loaded = np.asarray(picture, dtype=np.uint8)

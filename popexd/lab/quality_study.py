@@ -7,7 +7,6 @@ frames. Every frame goes the daemon's way: distorted at the camera's size, sent 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from statistics import median
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from popexd.bundle import INPUT, Bundle, load
 from popexd.errors import InputError, PopexdError
@@ -27,17 +25,16 @@ from popexd.evaluation.outcomes import Answers, exit_logits
 from popexd.evaluation.policy import Policy
 from popexd.evaluation.recalibration import Said, scaled
 from popexd.lab import conveyor
-from popexd.lab.distortions import DISTORTIONS
+from popexd.lab.distortions import DISTORTIONS, as_sent
 from popexd.lab.photos import SUFFIXES
 from popexd.quality import CLEAR, QualityEstimator, features
-from popexd.runtime.frames import encode_image, load_image
+from popexd.runtime.frames import load_image, sniff
 from popexd.runtime.segments import SegmentRunner
 
 Pixels = npt.NDArray[np.uint8]
 Names = npt.NDArray[np.str_]
 
 LEVELS = (CLEAR, *DISTORTIONS)
-JPEG = "jpeg-90"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,16 +154,18 @@ def distorted_scenes(seed: int, scenes: int, side: int) -> tuple[Pixels, npt.NDA
     """Generate clear frames, each as it is and under every distortion of the table: images, labels, distortions."""
     images, labels = [], []
     for index, shot in enumerate(conveyor.camera(seed, frames=scenes, quality=CLEAR)):
-        pixels = np.asarray(Image.open(io.BytesIO(shot.jpeg)).convert("RGB"))
-        images += [load_image(data, side, side) for data in _sent(pixels, index)]
+        images += [load_image(data, side, side) for data in _sent(shot.jpeg, index)]
         labels += [shot.label] * len(LEVELS)
     return np.concatenate(images), np.array(labels), np.array(LEVELS * scenes)
 
 
-def _sent(pixels: Pixels, index: int) -> Iterator[bytes]:
+def _sent(file: bytes, index: int) -> Iterator[bytes]:
+    """The camera's file as it is, then with every distortion, compressed again."""
+    image = sniff(file)
+    pixels = load_image(image.data, image.height, image.width)[0]
     for place, name in enumerate(LEVELS):
         random = np.random.default_rng([index, place])
-        yield encode_image(pixels if name == CLEAR else DISTORTIONS[name].apply(pixels, random), JPEG)
+        yield file if name == CLEAR else as_sent(DISTORTIONS[name].apply(pixels, random), image.format, random)
 
 
 def _measured_photos(
@@ -179,11 +178,10 @@ def _measured_photos(
     chosen = [paths[index * len(paths) // samples] for index in range(samples)] if len(paths) > samples else paths
     small, whole = [], []
     for index, path in enumerate(chosen):
-        with Image.open(path) as file:
-            pixels = np.asarray(file.convert("RGB"))
-        for data in _sent(pixels, index):
+        for data in _sent(path.read_bytes(), index):
+            image = sniff(data)
             small.append(features(load_image(data, side, side)))
-            whole.append(features(load_image(data, *pixels.shape[:2])))
+            whole.append(features(load_image(data, image.height, image.width)))
     return np.array(small), np.array(whole), np.array(LEVELS * len(chosen))
 
 

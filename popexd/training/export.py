@@ -20,7 +20,6 @@ from popexd.evaluation.choosing import ALLOWANCE
 from popexd.evaluation.outcomes import answers, exit_logits
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
 from popexd.evaluation.summary import FILE, table_file
-from popexd.lab.distortions import DISTORTIONS
 from popexd.quality import CLEAR, QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
 from popexd.training.data import DataSet, Split, prepare, reopen
@@ -135,9 +134,13 @@ def _checked(source: Path, content: dict[str, Any], experts: Mapping[str, Path],
         nets[quality] = checkpoint.restore(checkpoint.load(path), path)
         _check_expert(net, nets[quality], path)
     # Other distortions of the same frames, split alike, are as good to measure on: none of them was learned.
-    if {**data.facts, "distort": ""} != {**_facts_of(content), "distort": ""}:
+    if _undistorted(data.facts) != _undistorted(_facts_of(content)):
         raise InputError(f"{data.folder}: holds other data than {source} was trained on, expected the same")
     return _Trained(content, net, nets, data)
+
+
+def _undistorted(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in facts.items() if key not in ("distort", "compressed")}
 
 
 def _facts_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -178,7 +181,7 @@ def frames_of(
     """
     content, wanted = checkpoint.load(source), experts or {}
     folder, facts = cache or Path(source).parent / f"data-{distort or 'clear'}", _facts_of(content)
-    made = {CLEAR if name == CLEAR else DISTORTIONS[name].quality for name in variants(distort)}
+    made = {*variants(distort).values()}
     for quality in wanted:
         if quality not in made:
             raise InputError(f"--expert: {quality}: no such quality class, expected one of {', '.join(sorted(made))}")

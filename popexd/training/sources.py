@@ -89,16 +89,20 @@ def folder(place: Path, samples: int | None, seed: int, side: int, distort: str 
     return Source(classes, facts, items, partial(_read, side=side, wanted=wanted), copies=len(wanted))
 
 
-def variants(distort: str) -> tuple[str, ...]:
-    """What is done to frames, see `distortions.named`: every frame is there once for each; nothing said is "clear"."""
-    return named(distort) or (CLEAR,)
+def variants(distort: str) -> dict[str, str]:
+    """What is done to frames, and the class that makes them, see `distortions.named`; nothing said is "clear".
+
+    Every frame is there once for each.
+    """
+    return named(distort) or {CLEAR: CLEAR}
 
 
 def asked(samples: int | None, distort: str) -> dict[str, Any]:
     """The facts of a source that are there only where something was asked for."""
     return {
         **({} if samples is None else {"limit": samples}),
-        **({} if not distort else {"distort": distort}),
+        # Frames of before were not compressed again after it: other frames.
+        **({} if not distort else {"distort": distort, "compressed": True}),
     }
 
 
@@ -186,12 +190,12 @@ def _generate(indices: Sequence[int], seed: int, side: int) -> list[Record]:
     return records
 
 
-def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Sequence[str]) -> list[Record]:
+def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Mapping[str, str]) -> list[Record]:
     records: list[Record] = []
     for path, label in items:
         try:
             encoded = path.read_bytes()
-            if wanted == (CLEAR,):
+            if [*wanted] == [CLEAR]:
                 records.append((load_image(encoded, side, side)[0], label, CLEAR, len(encoded)))
                 continue
         except (OSError, FrameRejected) as error:
@@ -200,9 +204,9 @@ def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Sequence[str]) -
     return records
 
 
-def distorted(photo: photos.Photo, camera_bytes: int, side: int, wanted: Sequence[str]) -> list[Record]:
+def distorted(photo: photos.Photo, camera_bytes: int, side: int, wanted: Mapping[str, str]) -> list[Record]:
     """Make a record of a photo for each of `wanted`: distorted at its own size, as an evaluation does, then resized."""
-    names = [name for name in wanted if name != CLEAR]
+    names = {name: quality for name, quality in wanted.items() if name != CLEAR}
     chance = zlib.crc32(Path(photo.name).name.encode())
     made = photos.frames([photo], InputSpec(side, side, 3), names, seed=chance)
     return [

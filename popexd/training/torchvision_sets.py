@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ def _classes(name: str, found: Any) -> tuple[str, ...]:
     return tuple(str(each) for each in range(count))
 
 
-def _read(items: Sequence[Item], sets: Sequence[Any], side: int, wanted: Sequence[str]) -> list[Record]:
+def _read(items: Sequence[Item], sets: Sequence[Any], side: int, wanted: Mapping[str, str]) -> list[Record]:
     records: list[Record] = []
     for which, index in items:
         picture, label = sets[which][index]
@@ -104,7 +104,7 @@ def _read(items: Sequence[Item], sets: Sequence[Any], side: int, wanted: Sequenc
         stream = io.BytesIO()
         picture.convert("RGB").save(stream, "PNG")
         encoded = stream.getvalue()
-        if wanted == (CLEAR,):
+        if [*wanted] == [CLEAR]:
             records.append((load_image(encoded, side, side)[0], int(label), CLEAR, len(encoded)))
             continue
         photo = Photo(f"{which}-{index}", int(label), CLEAR, partial(bytes, encoded))

@@ -11,7 +11,7 @@ from popexd import bundle as bundles
 from popexd.bundle import InputSpec
 from popexd.errors import InputError
 from popexd.lab import conveyor, photos
-from popexd.lab.distortions import DISTORTIONS
+from popexd.lab.distortions import DISTORTIONS, as_sent
 from popexd.runtime.frames import load_image
 
 BUNDLE = bundles.load()
@@ -89,9 +89,9 @@ def test_generated_frames_are_those_of_the_camera() -> None:
 
 
 def test_distortions_are_added_at_the_camera_s_size(tmp_path: Path) -> None:
-    """Each photo as it is and then distorted; the class of the distortion is its quality."""
+    """Each photo as it is and then distorted, and compressed again; the class of the distortion is its quality."""
     chosen = photos.photos(str(folder(tmp_path, nut=2, washer=2)), BUNDLE, None, 1).to_evaluate
-    found = photos.frames(chosen, InputSpec(72, 96, 3), ["blur-15", "dark-0.5"], seed=3)
+    found = photos.frames(chosen, InputSpec(72, 96, 3), {"blur-15": "blurred", "dark-0.5": "dark"}, seed=3)
 
     assert found.variant.tolist() == ["as it is", "blur-15", "dark-0.5"] * 4
     assert found.quality.tolist() == ["clear", "blurred", "dark"] * 4
@@ -101,8 +101,11 @@ def test_distortions_are_added_at_the_camera_s_size(tmp_path: Path) -> None:
         assert isinstance(data, bytes)
         pixels = load_image(data, 72, 96)[0]
         np.testing.assert_array_equal(found.images[3 * row], pixels)
-        blurred = DISTORTIONS["blur-15"].apply(pixels, np.random.default_rng(0))
-        np.testing.assert_array_equal(found.images[3 * row + 1], blurred)
+        random = np.random.default_rng([3, row])
+        blurred = DISTORTIONS["blur-15"].apply(pixels, random)
+        sent = as_sent(blurred, "jpeg", random)
+        np.testing.assert_array_equal(found.images[3 * row + 1], load_image(sent, 72, 96)[0])
+        assert 0 < np.abs(found.images[3 * row + 1].astype(int) - blurred).mean() < 4
 
 
 def test_frames_that_train_prepared_keep_their_splits(tmp_path: Path) -> None:

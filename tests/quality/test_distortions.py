@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from popexd.lab.distortions import DISTORTIONS, kernel
+from popexd.errors import InputError
+from popexd.lab.distortions import DISTORTIONS, as_sent, kernel, named
 from popexd.lab.distortions import noisy as with_noise
 from popexd.quality import CLEAR
+from popexd.runtime.frames import ImageFormat, load_image, sniff
 
 Pixels = npt.NDArray[np.uint8]
 SIGMAS = {5: 1.1, 15: 2.6, 65: 10.1}
@@ -138,3 +140,50 @@ def test_the_table_names_a_class_for_each() -> None:
     assert found == {name: classes[name.partition("-")[0]] for name in found}
     assert CLEAR not in found.values()
     assert {"blur-5", "blur-15", "blur-65", "noise-10", "noise-20", "noise-40", "dark-0.5", "dark-0.25"} <= {*found}
+
+
+def test_words_are_distortions_classes_and_classes_of_ones_own() -> None:
+    """In order, each once; a class of one's own goes before the table's."""
+    assert named(None) == named("") == {}
+    assert named("noise-20, clear,noisy") == {
+        "noise-20": "noisy",
+        "clear": "clear",
+        "noise-10": "noisy",
+        "noise-40": "noisy",
+    }
+    soft = {"blur-5": "blurred", "blur-15": "blurred", "blur-65": "lost"}
+    assert named("blurred,lost=blur-65") == named("lost=blur-65,blurred") == soft
+    assert named("bad=dark+noise-40") == {"dark-0.5": "bad", "dark-0.25": "bad", "noise-40": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("fog", "--distort: 'fog', expected some of clear, blurred"),
+        ("lost=fog", "--distort: 'fog', expected some of clear, blurred"),
+        ("lost=", "--distort: '', expected some of clear, blurred"),
+        ("=blur-5", "--distort: '=blur-5', expected NAME="),
+        ("very lost=blur-5", "--distort: 'very lost=blur-5', expected NAME="),
+        ("clear=blur-5", "--distort: 'clear=blur-5', expected NAME="),
+        ("lost=blur-65+clear", "and no clear in it"),
+        ("one=blurred,two=blur-65", "--distort: 'two=blur-65': blur-65 is one too, expected one class for it"),
+    ],
+)
+def test_words_that_mean_nothing_are_one_line(text: str, said: str) -> None:
+    """It names the word and what was expected."""
+    with pytest.raises(InputError) as caught:
+        named(text)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp", "png"])
+def test_what_is_distorted_is_sent_in_the_form_of_its_file(form: ImageFormat) -> None:
+    """With a loss that the generator chooses, the same for the same one; a PNG has none."""
+    frame = distorted("noise-20", picture())
+    files = [as_sent(frame, form, np.random.default_rng(seed)) for seed in range(12)]
+    found = sniff(files[0])
+    assert (found.format, found.height, found.width) == (form, *frame.shape[:2])
+    assert files == [as_sent(frame, form, np.random.default_rng(seed)) for seed in range(12)]
+    assert (len(set(files)) == 1) is (form == "png")
+    assert np.array_equal(load_image(files[0], *frame.shape[:2])[0], frame) is (form == "png")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from popexd.evaluation.metrics import by_quality, figures
 from popexd.evaluation.outcomes import Answers
@@ -14,8 +16,11 @@ from popexd.evaluation.policy import Policy
 FILE = "validation.npz"
 
 
-def table_file(answers: Answers) -> bytes:
-    """Write validation.npz: confidence, entropy (nats), correctness and class of every exit for every sample."""
+def table_file(answers: Answers, known: Mapping[str, npt.NDArray[Any]] | None = None) -> bytes:
+    """Write validation.npz: confidence, entropy (nats), correctness and class of every exit for every sample.
+
+    And which photos the network is `known` to have learned from, see `popexd.lab.provenance`.
+    """
     columns: dict[str, Any] = {
         "exits": np.array(answers.exits),
         "confidence": answers.confidence.astype(np.float32),
@@ -28,13 +33,14 @@ def table_file(answers: Answers) -> bytes:
         columns["entropy"] = answers.entropy.astype(np.float32)
     if answers.seen is not None:
         columns["seen"] = answers.seen.astype(np.str_)
+    columns |= known or {}
     stream = io.BytesIO()
     np.savez_compressed(stream, **columns)
     return stream.getvalue()
 
 
 def summary(answers: Answers, policy: Policy) -> dict[str, Any]:
-    """Sum up the table for bundle.json: alone, every exit's accuracy; by the policy, shares and accuracies.
+    """Sum up the table for bundle.json: alone, every exit's accuracy; by the policy, shares, accuracies and losses.
 
     Likewise for every class of what was done to the frames.
     """
@@ -47,6 +53,10 @@ def summary(answers: Answers, policy: Policy) -> dict[str, Any]:
         "accuracy_where_taken": _rounded({k: v for k, v in found.accuracy_where_taken.items() if v is not None}),
         "joint_accuracy": round(found.accuracy, 5),
         "calibration_error": _rounded(found.calibration_error),
+        "lost": {
+            name: {"samples": loss.samples, "share": round(loss.share, 5), "at_most": round(loss.at_most, 5)}
+            for name, loss in found.lost.items()
+        },
         "by_quality": {name: _of_class(own, policy) for name, own in by_quality(answers).items()},
     }
 

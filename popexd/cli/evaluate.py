@@ -251,10 +251,9 @@ def _answers(
         table = bundle.validation
         return of_table(table, len(bundle.classes)), None, f"its {table.samples} validation frames"
     names = photos.distortions(distort)
-    chosen = photos.photos(data, bundle, samples, seed)
-    frames = shared.read_frames(bundle, chosen.to_evaluate, names, seed, quiet)
+    chosen = photos.photos(data, bundle, samples, seed, whole=True)
+    frames = shared.read_frames(bundle, chosen.report, names, seed, quiet)
     seen = shared.seen_by(bundle.quality, frames)
     said = Said(shared.ask_exits(bundle, frames, seen, threads, quiet), frames.label, frames.quality, seen)
     groups = {name: frames.variant == name for name in (photos.AS_IT_IS, *names)} if names else None
-    origin = f"{len(chosen.to_evaluate)} of {chosen.origin}" if chosen.own else chosen.origin
-    return scaled(bundle, said), groups, origin
+    return scaled(bundle, said), groups, chosen.origin

@@ -14,7 +14,7 @@ from rich.progress import Progress
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
-    from popexd.training.data import DataSet
+    from popexd.training.data import Before, DataSet
     from popexd.training.loop import EpochReport
     from popexd.training.recipe import Recipe
 
@@ -161,9 +161,19 @@ def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
             distort=options["distort"],
             root=options["root"],
             download=options["download"],
+            before=_before(options),
             progress=show,
             check=check,
         )
+
+
+def _before(options: Mapping[str, Any]) -> Before | None:
+    """What the run that this one goes on with, or starts with, says of its data."""
+    from popexd.training import checkpoint
+
+    if options["resume"]:
+        return checkpoint.before(options["out"] / "last.pt", again=True)
+    return None if options["start"] is None else checkpoint.before(options["start"])
 
 
 def _fit(options: Mapping[str, Any], data: DataSet, recipe: Recipe) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ from PIL import Image
 
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import FrameRejected, InputError
-from popexd.lab import conveyor
+from popexd.lab import conveyor, provenance
 from popexd.lab.distortions import DISTORTIONS, as_sent, named
 from popexd.lab.parts import CLASSES
+from popexd.lab.provenance import Known
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image, sniff
 
@@ -37,12 +39,18 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Photo:
-    """One labelled photo: index of its class, what is wrong with it, and its file's bytes or its pixels."""
+    """One labelled photo: index of its class, what is wrong with it, and its file's bytes or its pixels.
+
+    `identity` is None where the file's bytes decide, see `provenance`; `tuned` says that the network to be evaluated
+    was tuned on it.
+    """
 
     name: str
     label: int
     quality: str
     load: Callable[[], bytes | Pixels]
+    identity: int | None = None
+    tuned: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +64,6 @@ class Parts:
     report: tuple[Photo, ...]
     origin: str
     own: bool
-
-    @property
-    def to_evaluate(self) -> tuple[Photo, ...]:
-        """All photos, or the source's own test photos."""
-        return self.report if self.own else (*self.fit, *self.report)
 
 
 @dataclass(frozen=True)
@@ -80,33 +83,81 @@ class Frames:
     variant: npt.NDArray[np.str_]
 
 
-def photos(source: str, bundle: Bundle, samples: int | None, seed: int) -> Parts:
+def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole: bool = False) -> Parts:
     """List the photos of a source: "generated", a folder, or frames that `popexd train` prepared.
 
     A folder has one folder of images per class, or such folders under one of TUNING and `test` (one of them will do;
     `train` is left alone beside them). What the source does not keep apart is halved here, class by class. `samples` is
-    the most that are taken, classes in turn; None for all (1200 if generated).
+    the most that are taken, classes in turn; None for all (1200 if generated). With `whole` nothing is fitted: all
+    report, or of a source that keeps them apart its test photos.
+
+    Photos that the network was trained on are left out; those that it was tuned on never report. `origin` says so.
 
     Raises:
         InputError: no such folder, fewer than two classes, one that the bundle does not know, or no images.
     """
+    place = Path(source)
     if source == GENERATED:
         check_generated(bundle)
-        every = [_shot(index, seed) for index in range(samples or 1200)]
-        return _halved(every, f"{len(every)} generated frames of seed {seed}")
-    place = Path(source)
+        every, origin = _new_shots(samples or 1200, seed, provenance.of_bundle(bundle))
+        return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin)
     if (place / "data.json").is_file():
-        return _prepared(place, bundle, samples)
+        return _prepared(place, bundle, samples, whole=whole)
     if not place.is_dir():
         raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
+    known = provenance.of_bundle(bundle, place)
     given = given_parts(place)
     tuning, test, train = next((given[name] for name in TUNING if name in given), None), given.get(TEST), place / TRAIN
-    if tuning is not None and test is not None:
-        fit, report = (tuple(_in_turn(of_folder(each, bundle), _half(samples), seed)) for each in (tuning, test))
-        return Parts(fit, report, f"{len(fit)} photos of {tuning.name}, {len(report)} of {test.name}", own=True)
-    root = tuning or test or (train if train.is_dir() and train.name not in bundle.classes else place)
-    every = _in_turn(of_folder(root, bundle), samples, seed)
-    return _halved(every, f"{len(every)} photos of {root.name}")
+    if tuning is not None and test is not None and not whole:
+        both, notes = [], []
+        for each in (tuning, test):
+            left, note = _sorted_out(of_folder(each, bundle), known, each, to_fit=each == tuning)
+            both.append(tuple(_in_turn(left, _half(samples), seed)))
+            notes.append(note)
+        origin = f"{len(both[0])} photos of {tuning.name}, {len(both[1])} of {test.name}"
+        return Parts(both[0], both[1], origin + "".join(dict.fromkeys(notes)), own=True)
+    root = (test if whole else None) or tuning or test
+    root = root or (train if train.is_dir() and train.name not in bundle.classes else place)
+    left, note = _sorted_out(of_folder(root, bundle), known, root, to_fit=not whole)
+    every = _in_turn(left, samples, seed)
+    origin = f"{len(every)} photos of {root.absolute().name}{note}"
+    return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin)
+
+
+def _sorted_out(every: Sequence[Photo], known: Known | None, place: Path, *, to_fit: bool) -> tuple[list[Photo], str]:
+    """Leave out what the network was trained on, and mark what it was tuned on or leave that out too; and say so.
+
+    Raises:
+        InputError: nothing is left, or a photo cannot be read.
+    """
+    if known is None:
+        return [*every], "; whether it was trained on some of them cannot be known"
+    named = [replace(photo, identity=identity(photo)) for photo in every]
+    splits = [known.split_of(photo.identity or 0) for photo in named]
+    left = [
+        replace(photo, tuned=split == provenance.TUNING)
+        for photo, split in zip(named, splits, strict=True)
+        if split != provenance.TRAINING and (to_fit or split != provenance.TUNING)
+    ]
+    trained, tuned = splits.count(provenance.TRAINING), splits.count(provenance.TUNING)
+    parts = [f"{trained} that it was trained on"] * bool(trained) + [f"{tuned} that it was tuned on"] * bool(
+        tuned and not to_fit
+    )
+    if not left:
+        raise InputError(f"--data: {place}: {' and '.join(parts)}, expected photos that are new to the network")
+    note = f"; {' and '.join(parts)} are left out" if parts else ""
+    return left, note + ("" if known.complete else "; whether it was trained on some of them cannot be known")
+
+
+def identity(photo: Photo) -> int:
+    """What a photo is known by, see `provenance`. Raises InputError where it cannot be read."""
+    if photo.identity is not None:
+        return photo.identity
+    try:
+        content = photo.load()
+    except OSError as error:
+        raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
+    return provenance.of_content(content if isinstance(content, bytes) else content.tobytes())
 
 
 def given_parts(place: Path) -> dict[str, Path]:
@@ -191,10 +242,23 @@ def check_generated(bundle: Bundle) -> None:
         )
 
 
-def _shot(index: int, seed: int) -> Photo:
+def _new_shots(samples: int, seed: int, known: Known | None) -> tuple[list[Photo], str]:
+    """The first frames of a seed that the network does not know yet, and what to say of them."""
+    named = ((index, provenance.of_words(GENERATED, seed, index)) for index in count())
+    new = ((index, own) for index, own in named if known is None or known.split_of(own) is None)
+    shots = [_shot(index, seed, own) for index, own in islice(new, samples)]
+    origin = f"{len(shots)} generated frames of seed {seed}"
+    if known is None or not known.complete:
+        return shots, f"{origin}; whether it was trained on some of them cannot be known"
+    last = int(shots[-1].name.split()[-1])
+    known_ones = last + 1 - len(shots)
+    return shots, f"{origin}; {known_ones} that it was trained or tuned on are left out" if known_ones else origin
+
+
+def _shot(index: int, seed: int, own: int) -> Photo:
     frame = conveyor.scene(index, seed)
     # The file, not the picture: twenty times smaller.
-    return Photo(f"frame {index}", frame.label, frame.quality, partial(bytes, frame.jpeg()))
+    return Photo(f"frame {index}", frame.label, frame.quality, partial(bytes, frame.jpeg()), own)
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -231,13 +295,14 @@ def of_folder(root: Path, bundle: Bundle) -> list[Photo]:
     return every
 
 
-def _prepared(place: Path, bundle: Bundle, samples: int | None) -> Parts:
+def _prepared(place: Path, bundle: Bundle, samples: int | None, *, whole: bool) -> Parts:
     from popexd.training.data import reopen
 
     data = reopen(place)
     if tuple(data.classes) != bundle.classes:
         raise InputError(f"--data: {place}: classes {', '.join(data.classes[:4])}, expected those of {bundle.name}")
-    both = []
+    known = provenance.of_bundle(bundle)
+    both, notes = [], []
     for name in ("tuning", "validation"):
         split = data.split(name)
         if split.images.shape[1:3] != (bundle.input.height, bundle.input.width):
@@ -245,19 +310,25 @@ def _prepared(place: Path, bundle: Bundle, samples: int | None) -> Parts:
                 f"--data: {place}: frames of {split.images.shape[1:3]}, expected "
                 f"{(bundle.input.height, bundle.input.width)} for {bundle.name}"
             )
-        count = min(len(split), _half(samples) or len(split))
-        both.append(
-            tuple(
-                Photo(
-                    f"{name} {index}",
-                    int(split.labels[index]),
-                    str(split.quality[index]),
-                    partial(_row, split.images, index),
-                )
-                for index in range(count)
+        every = [
+            Photo(
+                f"{name} {index}",
+                int(split.labels[index]),
+                str(split.quality[index]),
+                partial(_row, split.images, index),
+                None if split.photo is None else int(split.photo[index]),
             )
-        )
-    return Parts(both[0], both[1], f"{len(both[0])} frames of tuning, {len(both[1])} of validation", own=True)
+            for index in range(len(split))
+        ]
+        if split.photo is not None or not data.learned_by(bundle):
+            told = known if split.photo is not None else None
+            every, note = _sorted_out(every, told, place, to_fit=name == "tuning")
+            notes.append(note)
+        both.append(tuple(every[: samples if whole else _half(samples)]))
+    note = "".join(dict.fromkeys(notes[whole:]))
+    if whole:
+        return Parts((), both[1], f"{len(both[1])} frames of validation{note}", own=True)
+    return Parts(both[0], both[1], f"{len(both[0])} frames of tuning, {len(both[1])} of validation{note}", own=True)
 
 
 def _row(images: Pixels, index: int) -> Pixels:
@@ -282,11 +353,11 @@ def _in_turn(every: Sequence[Photo], samples: int | None, seed: int) -> list[Pho
 
 
 def _halved(every: Sequence[Photo], origin: str) -> Parts:
-    """Every second photo of each class reports."""
-    count: dict[int, int] = {}
-    halves: tuple[list[Photo], list[Photo]] = ([], [])
-    for photo in every:
-        turn = count.get(photo.label, 0)
-        halves[turn % 2].append(photo)
-        count[photo.label] = turn + 1
-    return Parts(tuple(halves[0]), tuple(halves[1]), origin, own=False)
+    """Of each class one half fits, the other reports; what the network was tuned on already only ever fits."""
+    taken: dict[int, tuple[list[Photo], list[Photo]]] = {}
+    for photo in sorted(every, key=lambda photo: not photo.tuned):
+        fit, report = taken.setdefault(photo.label, ([], []))
+        (fit if photo.tuned or len(fit) <= len(report) else report).append(photo)
+    chosen = {id(photo) for fit, _ in taken.values() for photo in fit}
+    halves = [tuple(photo for photo in every if (id(photo) in chosen) == to_fit) for to_fit in (True, False)]
+    return Parts(halves[0], halves[1], origin, own=False)

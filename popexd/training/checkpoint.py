@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from popexd.errors import InputError
+from popexd.lab import provenance
+from popexd.lab.provenance import Known
 from popexd.training.backbones import build
+from popexd.training.data import Before, DataSet
 from popexd.training.early_exit import EarlyExitNet
 
 SCHEMA = "popexd/checkpoint/1"
@@ -47,6 +51,44 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise InputError(f"{path}: weights: expected tensors by name, as `popexd train` writes them")
     return content
+
+
+def data_of(data: DataSet) -> dict[str, Any]:
+    """What a checkpoint keeps of the data that its network is trained on."""
+    found: dict[str, Any] = {"folder": str(data.folder.resolve()), "facts": data.facts}
+    known = data.known()
+    if known is not None:
+        # As int64, bit for bit: torch hardly knows uint64.
+        arrays = {
+            name: array.view(np.int64) if array.dtype == np.uint64 else array for name, array in known.arrays().items()
+        }
+        found["photos"] = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return found
+
+
+def facts_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of the data it was trained on; nothing where it says nothing."""
+    data = content.get("data")
+    facts = data.get("facts") if isinstance(data, dict) else None
+    return facts if isinstance(facts, dict) else {}
+
+
+def known_by(content: Mapping[str, Any]) -> Known | None:
+    """What the network of a checkpoint knows; None where it keeps no identities."""
+    data = content.get("data")
+    tensors = data.get("photos") if isinstance(data, dict) else None
+    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
+        return None
+    arrays = {name: each.numpy() for name, each in tensors.items()}
+    return provenance.from_arrays(
+        {name: array.view(np.uint64) if array.dtype == np.int64 else array for name, array in arrays.items()}
+    )
+
+
+def before(path: Path, *, again: bool = False) -> Before:
+    """What the run of a checkpoint says of its data, for a run that starts with it, or is it `again`."""
+    content = load(path)
+    return Before(str(path), facts_of(content), known_by(content), again)
 
 
 def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:

@@ -10,34 +10,58 @@ import json
 import multiprocessing
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from popexd.bundle import Bundle
 from popexd.errors import InputError
+from popexd.lab import provenance
+from popexd.lab.provenance import Known
 from popexd.training import sources
-from popexd.training.sources import GENERATED, SPLITS, TORCHVISION, Record, Source
+from popexd.training.sources import BY_CLASS, GENERATED, SPLITS, TORCHVISION, Record, Source
 
 SCHEMA = "popexd/training-data/1"
 _CHUNK = 32
+
+_FREE = ("schema", "classes", "distort", "compressed")
+"""Facts in which data sets may differ that were split alike; `side` too, where only the split counts."""
 
 Progress = Callable[[int, int], None]
 Check = Callable[["DataSet"], object]
 
 
 @dataclass(frozen=True)
+class Before:
+    """What an earlier run says of its data: its facts, and what its network knows, None where it keeps no identities.
+
+    `where` is its checkpoint, for people; `again` says that it is the same run, which goes on or is exported.
+    """
+
+    where: str
+    facts: Mapping[str, Any]
+    known: Known | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
 class Split:
-    """Frames of one split: `images` uint8 RGB [samples, height, width, 3], memory-mapped; the rest are [samples]."""
+    """Frames of one split: `images` uint8 RGB [samples, height, width, 3], memory-mapped; the rest are [samples].
+
+    `photo` is what each was made of, see `provenance`; None in data sets of before.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.uint8]
     quality: npt.NDArray[np.str_]
     camera_bytes: npt.NDArray[np.int64]
+    photo: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return int(self.labels.size)
@@ -45,22 +69,38 @@ class Split:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A prepared data set; `facts` says where it came from."""
+    """A prepared data set; `facts` says where it came from, `earlier` what the network knows that a run starts with."""
 
     folder: Path
     classes: tuple[str, ...]
     facts: dict[str, Any]
+    earlier: Known | None = None
 
     def split(self, name: str) -> Split:
         """Open one of SPLITS. Raises InputError when its files are damaged."""
         try:
             images = np.load(self.folder / f"{name}-images.npy", mmap_mode="r", allow_pickle=False)
             with np.load(self.folder / f"{name}-facts.npz", allow_pickle=False) as facts:
-                return Split(images, facts["labels"], facts["quality"], facts["camera_bytes"])
+                photo = facts.get(provenance.COLUMN)
+                return Split(images, facts["labels"], facts["quality"], facts["camera_bytes"], photo)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{self.folder}: {name} split cannot be read: {error}, expected a prepared data set"
             ) from error
+
+    def known(self) -> Known | None:
+        """What a network knows that is trained on these frames; None where they keep no identities."""
+        photos = {name: self.split(name).photo for name in SPLITS}
+        if any(each is None for each in photos.values()):
+            return None
+        own = provenance.known({name: [] if each is None else each.tolist() for name, each in photos.items()})
+        return own if self.earlier is None else own.joined(self.earlier)
+
+    def learned_by(self, bundle: Bundle) -> bool:
+        """Whether a bundle says that its network was trained and validated on these very splits."""
+        training = bundle.facts.get("training")
+        data = training.get("data") if isinstance(training, dict) else None
+        return isinstance(data, dict) and alike(data, self.facts)
 
 
 def prepare(
@@ -73,6 +113,7 @@ def prepare(
     distort: str = "",
     root: Path | None = None,
     download: bool = False,
+    before: Before | None = None,
     processes: int = 2,
     progress: Progress | None = None,
     check: Check | None = None,
@@ -81,23 +122,81 @@ def prepare(
 
     `source` is "generated", a folder (see `sources`) or "torchvision:NAME", which lies in `root`, by default beside the
     cache, and is fetched if `download`. `samples` counts all splits together, None for all there are; `distort` is what
-    is done to the frames, see `sources.variants`. `check` sees the data set before its first frame is prepared, and may
-    raise. Raises InputError when `cache` holds other data or the source cannot be used.
+    is done to the frames, see `sources.variants`. Photos that the run `before` knew stay in the split they had there.
+    `check` sees the data set before its first frame is prepared, and may raise. Raises InputError when `cache` holds
+    other data, the source cannot be used, or frames are held out that the run before was trained on.
     """
     sources.variants(distort)
+    build = partial(_source, cache, source, side=side, distort=distort, root=root, download=download)
+    by_class = "rule" in (_facts_there(cache) or (before.facts if before is not None and before.again else BY_CLASS))
+    if before is None:
+        return prepared(cache, build(samples, seed, by_class, None), seed, side, processes, progress, check)
+    known = before.known or (None if before.again else _remembered(build, before.facts))
+    found = build(samples, seed, by_class, known)
+    if known is not None and not before.again:
+        _check_held_out(found, known, before)
+    data = prepared(cache, found, seed, side, processes, progress, check)
+    return replace(data, earlier=known or (None if before.again else Known(complete=False)))
+
+
+def _source(
+    cache: Path,
+    source: str,
+    samples: int | None,
+    seed: int,
+    by_class: bool,
+    known: Known | None,
+    *,
+    side: int,
+    distort: str,
+    root: Path | None,
+    download: bool,
+) -> Source:
     if source == GENERATED:
         if distort:
             raise InputError(f"--distort: {distort}: generated frames come with their own, expected a folder of photos")
-        found = sources.generated(samples, seed, side)
-    elif source.startswith(TORCHVISION):
+        return sources.generated(samples, seed, side)
+    if source.startswith(TORCHVISION):
         # With torch behind it, which nothing else here needs.
         from popexd.training.torchvision_sets import torchvision_source
 
         place, name = root or Path(cache).parent / "root", source.removeprefix(TORCHVISION)
-        found = torchvision_source(name, place, samples, seed, side, distort=distort, download=download)
-    else:
-        found = sources.folder(Path(source), samples, seed, side, distort)
-    return prepared(cache, found, seed, side, processes, progress, check)
+        return torchvision_source(
+            name, place, samples, seed, side, distort=distort, download=download, by_class=by_class, known=known
+        )
+    return sources.folder(Path(source), samples, seed, side, distort, by_class=by_class, known=known)
+
+
+def alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two data sets hold the same frames, split alike, whatever their distortions."""
+    return all(one.get(key) == other.get(key) for key in ({*one} | {*other}) - {*_FREE})
+
+
+def _remembered(build: Callable[..., Source], facts: Mapping[str, Any]) -> Known | None:
+    """What a run knows that kept no identities, where its data is this source's; None where that cannot be told."""
+    samples = facts.get("limit", facts.get("samples") if facts.get("source") == GENERATED else None)
+    try:
+        found = build(samples, int(facts.get("seed", 0)), "rule" in facts, None)
+    except InputError:
+        return None
+    if not alike({**found.facts, "seed": 0, "side": 0}, {**facts, "seed": 0, "side": 0}):
+        return None
+    return provenance.known({name: map(found.identity, found.items[name]) for name in SPLITS})
+
+
+def _check_held_out(source: Source, known: Known, before: Before) -> None:
+    held_out = [source.identity(item) for name in ("tuning", "validation") for item in source.items[name]]
+    learned = sum(known.split_of(each) == "training" for each in held_out)
+    if learned:
+        own = ", ".join(f"--{key} {before.facts[key]}" for key in ("seed", "samples") if key in before.facts)
+        raise InputError(
+            f"--from: {before.where}: trained on {learned} of the {len(held_out)} frames that this run would hold out, "
+            f"expected its own split ({own or 'its own options'}), or pictures that are new to it"
+        )
+
+
+def _facts_there(cache: Path) -> dict[str, Any] | None:
+    return reopen(cache).facts if (Path(cache) / "data.json").is_file() else None
 
 
 def prepared(
@@ -184,11 +283,13 @@ def _write(
                 if progress is not None:
                     progress(done, len(source))
             images.flush()
+            identities = [source.identity(item) for item in items]
             np.savez(
                 partial_folder / f"{name}-facts.npz",
                 labels=np.array(labels, dtype=np.uint8),
                 quality=np.array(quality),
                 camera_bytes=np.array(camera_bytes, dtype=np.int64),
+                photo=np.repeat(np.array(identities, dtype=np.uint64), source.copies),
             )
         (partial_folder / "data.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         if cache.is_dir():

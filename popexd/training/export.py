@@ -16,13 +16,15 @@ from popexd import bundle as bundles
 from popexd.bundle import Bundle
 from popexd.errors import InputError
 from popexd.evaluation import quality_fit
-from popexd.evaluation.choosing import ALLOWANCE
-from popexd.evaluation.outcomes import answers, exit_logits
+from popexd.evaluation.choosing import ALLOWANCE, RULE
+from popexd.evaluation.outcomes import answers, exit_logits, exit_names
 from popexd.evaluation.recalibration import Said, Wanted, recalibrated, written
 from popexd.evaluation.summary import FILE, table_file
+from popexd.lab.provenance import TRAINING, TUNING, VALIDATION, Known
 from popexd.quality import CLEAR, QualityEstimator
 from popexd.training import checkpoint, measure, onnx_files
-from popexd.training.data import DataSet, Split, prepare, reopen
+from popexd.training.checkpoint import facts_of
+from popexd.training.data import DataSet, Split, alike, prepare, reopen
 from popexd.training.early_exit import EarlyExitNet, multiply_adds
 from popexd.training.loop import evaluate
 from popexd.training.sources import GENERATED, variants
@@ -38,12 +40,13 @@ Experts = Mapping[str, EarlyExitNet]
 
 @dataclass(frozen=True)
 class _Trained:
-    """A checkpoint, its net, its experts, and the frames it is measured on."""
+    """A checkpoint, its net, its experts, the frames it is measured on, and the photos all of these nets know."""
 
     content: dict[str, Any]
     net: EarlyExitNet
     experts: Experts
     data: DataSet
+    known: Known | None
 
 
 def export(
@@ -85,15 +88,17 @@ def export(
         }
         draft = replace(draft, facts={**draft.facts, "codecs": codecs, "training": facts})
         wanted = Wanted(thresholds="reliable", allowance=allowance)
-        calibrated, _ = recalibrated(draft, tuning, wanted)
+        calibrated, learned = recalibrated(draft, tuning, wanted)
         method = {
             "method": wanted.method,
             "samples_of": wanted.samples_of,
             "thresholds": wanted.thresholds,
             "frames": len(tuning.label),
+            **learned.to_json(exit_names(calibrated)),
         }
         natural = held_out.quality == CLEAR if trained.data.facts.get("distort") else None
-        return written(Path(out), calibrated, validation, method=method, source=draft, natural=natural)[0]
+        known = None if trained.known is None else trained.known.arrays()
+        return written(Path(out), calibrated, validation, method=method, source=draft, natural=natural, known=known)[0]
 
 
 def _draft(
@@ -128,26 +133,17 @@ def _opened(source: Path, cache: Path | None, experts: Mapping[str, Path]) -> _T
 
 def _checked(source: Path, content: dict[str, Any], experts: Mapping[str, Path], data: DataSet) -> _Trained:
     """Put together what fits together; the frames of `data` need not be there yet."""
-    net = checkpoint.restore(content, source)
+    net, known = checkpoint.restore(content, source), checkpoint.known_by(content)
     nets = {}
     for quality, path in experts.items():
-        nets[quality] = checkpoint.restore(checkpoint.load(path), path)
+        own = checkpoint.load(path)
+        nets[quality] = checkpoint.restore(own, path)
         _check_expert(net, nets[quality], path)
+        known = _check_learned(content, own, path, known)
     # Other distortions of the same frames, split alike, are as good to measure on: none of them was learned.
-    if _undistorted(data.facts) != _undistorted(_facts_of(content)):
+    if not alike(data.facts, facts_of(content)):
         raise InputError(f"{data.folder}: holds other data than {source} was trained on, expected the same")
-    return _Trained(content, net, nets, data)
-
-
-def _undistorted(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in facts.items() if key not in ("distort", "compressed")}
-
-
-def _facts_of(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a checkpoint says of the data it was trained on; nothing where it says nothing."""
-    data = content.get("data")
-    facts = data.get("facts") if isinstance(data, dict) else None
-    return facts if isinstance(facts, dict) else {}
+    return _Trained(content, net, nets, data, known)
 
 
 def _name_of(trained: _Trained) -> str:
@@ -162,6 +158,23 @@ def _check_expert(net: EarlyExitNet, expert: EarlyExitNet, path: Path) -> None:
         raise InputError(
             f"--expert: {path}: another backbone or other branches, expected a run with --freeze --from the checkpoint"
         )
+
+
+def _check_learned(content: dict[str, Any], expert: dict[str, Any], path: Path, known: Known | None) -> Known | None:
+    """Raise InputError where an expert was trained on frames to measure it on; else return what is `known` then."""
+    own, mine = checkpoint.known_by(expert), checkpoint.known_by(content)
+    if own is None or mine is None or known is None:
+        if not alike(facts_of(content), facts_of(expert)):
+            raise InputError(f"--expert: {path}: trained on other data or another split, expected the checkpoint's")
+        return None
+    held_out = mine.splits[TUNING] | mine.splits[VALIDATION]
+    learned = len(held_out & own.splits[TRAINING])
+    if learned:
+        raise InputError(
+            f"--expert: {path}: trained on {learned} of the {len(held_out)} frames that are held out here, expected "
+            "the checkpoint's split: a run with --freeze --from it"
+        )
+    return known.joined(own)
 
 
 def frames_of(
@@ -180,7 +193,7 @@ def frames_of(
     refused before a frame is prepared. Raises InputError.
     """
     content, wanted = checkpoint.load(source), experts or {}
-    folder, facts = cache or Path(source).parent / f"data-{distort or 'clear'}", _facts_of(content)
+    folder, facts = cache or Path(source).parent / f"data-{distort or 'clear'}", facts_of(content)
     made = {*variants(distort).values()}
     for quality in wanted:
         if quality not in made:
@@ -193,6 +206,7 @@ def frames_of(
         int(facts.get("side", 0)),
         distort=distort,
         root=root,
+        before=checkpoint.before(source, again=True),
         progress=progress,
         check=lambda planned: _checked(source, content, wanted, planned),
     ).folder
@@ -292,7 +306,7 @@ def _training_facts(trained: _Trained, allowance: float) -> dict[str, Any]:
         "recipe": content["recipe"],
         "best_epoch": content["epoch"] + 1,
         "seconds": round(content["seconds"]),
-        "threshold_rule": f"leaving frames as often right as the final exit on all, at most {allowance:.1%} lost to it",
+        "threshold_rule": f"{RULE.format(allowance)}; on frames not chosen on: validation.lost",
         "torch": torch.__version__,
     }
     if trained.experts:

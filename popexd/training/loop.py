@@ -156,7 +156,7 @@ def _content(net: EarlyExitNet, data: DataSet, recipe: Recipe) -> dict[str, Any]
         "side": net.side,
         "branches": ",".join(f"{place.name}={place.after}" for place in net.places),
         "classes": list(data.classes),
-        "data": {"folder": str(data.folder.resolve()), "facts": data.facts},
+        "data": checkpoint.data_of(data),
         "recipe": asdict(recipe),
         "weights": {name: tensor.cpu() for name, tensor in net.state_dict().items()},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,15 +15,18 @@ import numpy.typing as npt
 
 from popexd.bundle import InputSpec
 from popexd.errors import FrameRejected, InputError
-from popexd.lab import conveyor, photos
+from popexd.lab import conveyor, photos, provenance
 from popexd.lab.distortions import named
 from popexd.lab.parts import CLASSES
+from popexd.lab.provenance import TRAINING, TUNING, VALIDATION, Known
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image
 
 GENERATED = "generated"
 TORCHVISION = "torchvision:"
-SPLITS = ("training", "tuning", "validation")
+SPLITS = provenance.SPLITS
+BY_CLASS = {"rule": "by class"}
+"""Among the facts of a source whose every class was split by itself; of before, all were shuffled together."""
 
 LEAST_PER_CLASS = 10
 """Of a folder that is split here: fewer, and a class may be missing in a split."""
@@ -42,6 +45,8 @@ class Source:
     facts: Mapping[str, Any]
     items: Mapping[str, Sequence[Any]]
     make: Callable[[Sequence[Any]], list[Record]]
+    identity: Callable[[Any], int]
+    """What an item is known by, see `provenance`."""
     copies: int = 1
     """Records that an item gives: one for each distortion."""
     parallel: bool = True
@@ -57,36 +62,75 @@ def generated(samples: int | None, seed: int, side: int) -> Source:
     if count < 10 * len(CLASSES):
         raise InputError(f"--samples: {count}, expected at least {10 * len(CLASSES)}")
     facts = {"source": GENERATED, "samples": count}
-    return Source(CLASSES, facts, split(range(count)), partial(_generate, seed=seed, side=side))
+    make = partial(_generate, seed=seed, side=side)
+    return Source(CLASSES, facts, split(range(count)), make, partial(provenance.of_words, GENERATED, seed))
 
 
-def folder(place: Path, samples: int | None, seed: int, side: int, distort: str = "") -> Source:
+def folder(
+    place: Path,
+    samples: int | None,
+    seed: int,
+    side: int,
+    distort: str = "",
+    *,
+    by_class: bool = True,
+    known: Known | None = None,
+) -> Source:
     """Images in one folder per class, split here; or in class folders under the names that `photos` knows.
 
     With `val` (or `valid`, `validation`) and `test`, `val` tunes and `test` validates; with one of them, it validates
-    and a tenth of `train` tunes. `samples` limits all splits together; for `distort` see `variants`. Raises InputError.
+    and a tenth of `train` tunes. `samples` limits all splits together; for `distort` see `variants`. What is split here
+    is split `by_class` (else as it was before), and what an earlier network has `known` stays in the split it had.
+    Raises InputError.
     """
     if not place.is_dir():
         raise InputError(f"{place}: no such folder, expected 'generated', torchvision:NAME or one folder per class")
     parts = photos.given_parts(place)
     if photos.TRAIN in parts and len(parts) > 1:
-        classes, items = _given_splits(parts, seed)
+        classes, training, held_out = _given_splits(parts)
     else:
         root = parts.get(photos.TRAIN, place) if {*parts} == {*photos.class_folders(place)} else place
-        classes = _classes(root)
-        items = split(shuffled(images_of(root, classes, LEAST_PER_CLASS), seed))
-    items = limited(items, samples)
+        classes, held_out = _classes(root), []
+        training = images_of(root, classes, LEAST_PER_CLASS)
+    items = divided(training, held_out, samples, seed, _label, by_class, partial(_kept, known))
     chosen = [each for name in SPLITS for each in items[name]]
-    listing = "\n".join(f"{path.relative_to(place)} {path.stat().st_size}" for path, _ in chosen)
     facts: dict[str, Any] = {
         "source": "folder",
         "samples": len(chosen),
         "splits": {name: len(items[name]) for name in SPLITS},
-        "listing": hashlib.sha256(listing.encode()).hexdigest(),
+        "listing": digest(f"{path.relative_to(place)} {path.stat().st_size}" for path, _ in chosen),
+        **(BY_CLASS if by_class else {}),
+        **asked(samples, distort),
     }
     wanted = variants(distort)
-    facts |= asked(samples, distort)
-    return Source(classes, facts, items, partial(_read, side=side, wanted=wanted), copies=len(wanted))
+    return Source(classes, facts, items, partial(_read, side=side, wanted=wanted), _identity, copies=len(wanted))
+
+
+def remembered(facts: Mapping[str, Any], place: Path | None) -> Known | None:
+    """Which frames were in which split, from what `facts` say of them; None where that is not enough.
+
+    Generated frames can be named; photos where `place` is still the folder that they were listed in.
+    """
+    samples, seed = facts.get("limit", facts.get("samples")), facts.get("seed")
+    if not isinstance(samples, int) or not isinstance(seed, int):
+        return None
+    try:
+        if facts.get("source") == GENERATED:
+            found = generated(samples, seed, 0)
+        elif facts.get("source") == "folder" and place is not None and place.is_dir():
+            found = folder(place, facts.get("limit"), seed, 0, by_class="rule" in facts)
+        else:
+            return None
+        if found.facts.get("listing") != facts.get("listing"):
+            return None
+        return provenance.known({name: map(found.identity, found.items[name]) for name in SPLITS})
+    except (InputError, OSError):
+        return None
+
+
+def digest(lines: Iterable[str]) -> str:
+    """One name for a listing."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def variants(distort: str) -> dict[str, str]:
@@ -121,6 +165,82 @@ def shuffled(items: Sequence[Any], seed: int) -> list[Any]:
     return [items[position] for position in np.random.default_rng([seed, 3]).permutation(len(items))]
 
 
+def divided(
+    items: Sequence[Any],
+    held_out: Sequence[Sequence[Any]],
+    samples: int | None,
+    seed: int,
+    label: Callable[[Any], int],
+    by_class: bool,
+    kept: Callable[[Any], str | None],
+) -> dict[str, Sequence[Any]]:
+    """Divide items into splits of which each holds every class in proportion, and so does any start of it.
+
+    `held_out` are items that the source keeps apart: to validate, or to tune and to validate. What is missing of these
+    two is taken from `items`, a tenth of each class; `kept` names the split that an item stays in. Without `by_class`
+    all are shuffled together. Raises InputError where `samples` leave a split empty.
+    """
+    apart = [shuffled(each, seed) for each in held_out]
+    if not by_class:
+        return limited(_together(shuffled(items, seed), apart), samples)
+    order = {item: rank for rank, item in enumerate(shuffled(items, seed))}
+    order |= {item: rank for own in apart for rank, item in enumerate(own)}
+    stays = {item: kept(item) for item in order}
+    missing, given = (TUNING, VALIDATION)[: 2 - len(apart)], (TUNING, VALIDATION)[2 - len(apart) :]
+    found = _tenths(sorted(items, key=order.__getitem__), missing, label, stays) | dict(zip(given, apart, strict=True))
+    # What is known comes first, so that a limit takes it again; then the order is that of what is there.
+    first = {name: _mixed(own, label, lambda item: (stays[item] is None, order[item])) for name, own in found.items()}
+    taken = limited({name: first[name] for name in SPLITS}, samples)
+    return {name: _mixed(own, label, lambda item: (False, order[item])) for name, own in taken.items()}
+
+
+def _together(items: Sequence[Any], apart: Sequence[Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """How sources were split before classes were split each by itself; runs of then go on with that."""
+    tenth = len(items) // 10
+    match apart:
+        case []:
+            return split(items)
+        case [validation]:
+            return {TRAINING: items[tenth:], TUNING: items[:tenth], VALIDATION: validation}
+    return {TRAINING: items, TUNING: apart[0], VALIDATION: apart[1]}
+
+
+def _tenths(
+    items: Sequence[Any], names: Sequence[str], label: Callable[[Any], int], stays: Mapping[Any, str | None]
+) -> dict[str, Sequence[Any]]:
+    """Give a tenth of each class to each of `names` and the rest to training, but leave each where it `stays`."""
+    found: dict[str, list[Any]] = {name: [] for name in (TRAINING, *names)}
+    for own in _by_label(items, label).values():
+        tenth = (len(own) + 5) // 10
+        new: list[Any] = []
+        mine: dict[str, list[Any]] = {name: [] for name in found}
+        for item in own:
+            mine.get(stays[item] or "", new).append(item)
+        for name in names:
+            wanted = max(0, tenth - len(mine[name]))
+            mine[name] += new[:wanted]
+            new = new[wanted:]
+        mine[TRAINING] += new
+        for name, chosen in mine.items():
+            found[name] += chosen
+    return {**found}
+
+
+def _mixed(items: Sequence[Any], label: Callable[[Any], int], order: Callable[[Any], tuple[bool, int]]) -> list[Any]:
+    """Order items so that each class is spread evenly; what `order` says False of comes first."""
+    places: list[tuple[bool, float, int, Any]] = []
+    for name, own in _by_label(sorted(items, key=order), label).items():
+        places += [(order(item)[0], (rank + 0.5) / len(own), name, item) for rank, item in enumerate(own)]
+    return [item for *_, item in sorted(places, key=lambda place: place[:3])]
+
+
+def _by_label(items: Sequence[Any], label: Callable[[Any], int]) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for item in items:
+        found.setdefault(label(item), []).append(item)
+    return dict(sorted(found.items()))
+
+
 def _classes(root: Path) -> tuple[str, ...]:
     """The names of the folders in a folder. Raises InputError for fewer than two or more than a byte can number."""
     classes = photos.class_folders(root)
@@ -147,10 +267,14 @@ def images_of(root: Path, classes: Sequence[str], least: int) -> list[tuple[Path
     return items
 
 
-def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...], dict[str, Sequence[Any]]]:
+Images = list[tuple[Path, int]]
+
+
+def _given_splits(parts: Mapping[str, Path]) -> tuple[tuple[str, ...], Images, list[Images]]:
+    """The classes, the photos under `train`, and those under the others, `test` last. Raises InputError."""
     classes = _classes(parts[photos.TRAIN])
-    training = shuffled(images_of(parts[photos.TRAIN], classes, LEAST_PER_CLASS), seed)
-    held_out: dict[str, list[tuple[Path, int]]] = {}
+    training = images_of(parts[photos.TRAIN], classes, LEAST_PER_CLASS)
+    held_out: list[Images] = []
     for name in [each for each in parts if each != photos.TRAIN]:
         unknown = {*photos.class_folders(parts[name])} - {*classes}
         if unknown:
@@ -161,12 +285,23 @@ def _given_splits(parts: Mapping[str, Path], seed: int) -> tuple[tuple[str, ...]
         images = [(path, classes.index(there[label])) for path, label in images_of(parts[name], there, 0)]
         if not images:
             raise InputError(f"{parts[name]}: no images, expected some of every class to be held out")
-        held_out[name] = shuffled(images, seed)
-    *tuning, validation = held_out.values()  # `test` is the last where there are two
-    if tuning:
-        return classes, {"training": training, "tuning": tuning[0], "validation": validation}
-    tenth = len(training) // 10
-    return classes, {"training": training[tenth:], "tuning": training[:tenth], "validation": validation}
+        held_out.append(images)
+    return classes, training, held_out
+
+
+def _label(item: tuple[Path, int]) -> int:
+    return item[1]
+
+
+def _identity(item: tuple[Path, int]) -> int:
+    try:
+        return provenance.of_content(item[0].read_bytes())
+    except OSError as error:
+        raise InputError(f"{item[0]}: cannot be read as an image: {error}") from error
+
+
+def _kept(known: Known | None, item: tuple[Path, int]) -> str | None:
+    return None if known is None else known.split_of(_identity(item))
 
 
 def limited(items: Mapping[str, Sequence[Any]], samples: int | None) -> dict[str, Sequence[Any]]:

@@ -15,32 +15,44 @@ from torchvision import datasets
 
 from popexd.complaints import nearest
 from popexd.errors import InputError
+from popexd.lab import provenance
 from popexd.lab.photos import Photo
+from popexd.lab.provenance import SPLITS, Known
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image
 from popexd.training.sources import (
+    BY_CLASS,
     LEAST_PER_CLASS,
     TORCHVISION,
     Record,
     Source,
     asked,
     check_classes,
+    digest,
     distorted,
-    limited,
-    shuffled,
+    divided,
     variants,
 )
-from popexd.training.sources import split as split_in_ten
 
 Item = tuple[int, int]
 
 
 def torchvision_source(
-    name: str, root: Path, samples: int | None, seed: int, side: int, *, distort: str = "", download: bool = False
+    name: str,
+    root: Path,
+    samples: int | None,
+    seed: int,
+    side: int,
+    *,
+    distort: str = "",
+    download: bool = False,
+    by_class: bool = True,
+    known: Known | None = None,
 ) -> Source:
     """Read a classification data set of torchvision; its own test split validates, else frames are split as elsewhere.
 
-    A tenth of its training split tunes. Raises InputError for a set that is not there or is none of classes.
+    A tenth of its training split tunes. For `by_class` and `known` see `sources.folder`. Raises InputError for a set
+    that is not there or is none of classes.
     """
     sets = _sets(name, root, download)
     classes = _classes(name, sets[0])
@@ -49,17 +61,43 @@ def torchvision_source(
         raise InputError(
             f"--data: {TORCHVISION}{name}: {sum(map(len, sets))} images of {len(classes)} classes are too few"
         )
-    first: list[Item] = shuffled([(0, index) for index in range(len(sets[0]))], seed)
-    items: dict[str, Sequence[Any]] = split_in_ten(first)
-    if len(sets) > 1:
-        tenth = len(first) // 10
-        held_out = shuffled([(1, index) for index in range(len(sets[1]))], seed)
-        items = {"training": first[tenth:], "tuning": first[:tenth], "validation": held_out}
-    items = limited(items, samples)
-    facts = {"source": f"{TORCHVISION}{name}", "samples": sum(map(len, items.values())), **asked(samples, distort)}
+    identity = partial(_identity, name)
+    first, *held_out = [[(which, index) for index in range(len(each))] for which, each in enumerate(sets)]
+    labels = [_labels(each) for each in sets]
+    items = divided(
+        first,
+        held_out,
+        samples,
+        seed,
+        lambda item: labels[item[0]][item[1]],
+        by_class,
+        lambda item: None if known is None else known.split_of(identity(item)),
+    )
+    facts: dict[str, Any] = {
+        "source": f"{TORCHVISION}{name}",
+        "samples": sum(map(len, items.values())),
+        **asked(samples, distort),
+    }
+    if by_class:
+        chosen = [item for split in SPLITS for item in items[split]]
+        splits = {split: len(items[split]) for split in SPLITS}
+        facts |= {"splits": splits, "listing": digest(f"{which} {index}" for which, index in chosen), **BY_CLASS}
     wanted = variants(distort)
     make = partial(_read, sets=sets, side=side, wanted=wanted)
-    return Source(classes, facts, items, make, copies=len(wanted), parallel=False)
+    return Source(classes, facts, items, make, identity, copies=len(wanted), parallel=False)
+
+
+def _identity(name: str, item: Item) -> int:
+    return provenance.of_words(TORCHVISION, name, *item)
+
+
+def _labels(found: Any) -> list[int]:
+    """Every picture's label where the set tells it undecoded; else all alike, so that they are split together."""
+    for name in ("targets", "labels", "y", "_labels"):
+        labels = getattr(found, name, None)
+        if labels is not None and len(labels) == len(found):
+            return [int(each) for each in np.asarray(labels)]
+    return [0] * len(found)
 
 
 def _sets(name: str, root: Path, download: bool) -> list[Any]:

@@ -296,7 +296,7 @@ def test_calibrate_says_which_classes_the_new_estimator_forgot(tmp_path: Path) -
     facts["exits"][0]["by_quality"] = {"foggy": {"threshold": 0.99}, "noisy": {"threshold": 0.995, "temperature": 1.5}}
     files = {name: (BUNDLE.folder / name).read_bytes() for name in listed_files(facts)}
     bundles.write(tmp_path / "old", facts, files)
-    words = ("calibrate", tmp_path / "old", "--data", "generated", "--samples", 200, "--threads", 1)
+    words = ("calibrate", tmp_path / "old", "--data", "generated", "--samples", 300, "--threads", 1)
     said = popexd(*words, "--out", tmp_path / "new")
 
     assert "foggy: not known to the new quality estimator, what branches had for it is gone" in said
@@ -358,6 +358,10 @@ def test_calibrate_says_which_temperatures_it_had_too_few_frames_for(photos: Pat
     report = json.loads(popexd(*words, "--json"))
     assert report["calibration"]["temperatures_kept"] == {"b1": 12, "b3": 12, "final": 12}
     assert report["calibration"]["learned_from"] == {"b1": 0, "b3": 0, "final": 0}
+    for name, loss in report["after"]["lost"].items():
+        assert f"against the network's end on {loss['samples']} frames, at most" in said
+        assert bundles.load(tmp_path / "new").facts["validation"]["lost"][name]["samples"] == loss["samples"]
+    assert report["after"]["lost"]
     assert report["after"]["temperatures"] == report["before"]["temperatures"]
 
 

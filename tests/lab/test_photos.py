@@ -40,7 +40,7 @@ def test_halves_share_no_photo_and_every_class(tmp_path: Path) -> None:
     parts = photos.photos(str(folder(tmp_path, nut=7, washer=4, gear=3)), BUNDLE, None, 1)
 
     assert not names(parts.fit) & names(parts.report)
-    assert len(parts.to_evaluate) == 14
+    assert len(parts.fit) + len(parts.report) == 14
     assert sorted(photo.label for photo in parts.fit) == [0] * 4 + [1] * 2 + [2] * 2
     assert {photo.label for photo in parts.report} == {0, 1, 2}
     assert not parts.own
@@ -53,35 +53,38 @@ def test_val_fits_and_test_reports(tmp_path: Path) -> None:
 
     assert {Path(photo.name).parts[-3] for photo in parts.fit} == {"val"}
     assert {Path(photo.name).parts[-3] for photo in parts.report} == {"test"}
-    assert (len(parts.fit), len(parts.report), parts.to_evaluate) == (6, 8, parts.report)
+    assert (len(parts.fit), len(parts.report)) == (6, 8)
+    assert names(photos.photos(str(root), BUNDLE, None, 1, whole=True).report) == names(parts.report)
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_one_held_out_part_is_halved(tmp_path: Path, part: str) -> None:
     """And all of it is evaluated; train is not."""
     counts = {"train_nut": 3, "train_washer": 3, f"{part}_nut": 4, f"{part}_washer": 4}
-    parts = photos.photos(str(folder(tmp_path, **counts)), BUNDLE, None, 1)
+    root = str(folder(tmp_path, **counts))
+    parts, whole = photos.photos(root, BUNDLE, None, 1), photos.photos(root, BUNDLE, None, 1, whole=True)
 
-    assert {Path(photo.name).parts[-3] for photo in parts.to_evaluate} == {part}
+    assert {Path(photo.name).parts[-3] for photo in whole.report} == {part}
+    assert names(whole.report) == names(parts.fit) | names(parts.report)
     assert (len(parts.fit), len(parts.report)) == (4, 4)
 
 
 def test_a_limit_takes_classes_in_turn(tmp_path: Path) -> None:
     """However unequal they are; the seed decides which."""
     root = str(folder(tmp_path, nut=12, washer=4, gear=3))
-    few = photos.photos(root, BUNDLE, 6, 1).to_evaluate
-    others = photos.photos(root, BUNDLE, 6, 2).to_evaluate
+    few = photos.photos(root, BUNDLE, 6, 1, whole=True).report
+    others = photos.photos(root, BUNDLE, 6, 2, whole=True).report
 
     assert sorted(photo.label for photo in few) == [0, 0, 1, 1, 2, 2]
     assert names(few) != names(others)
-    assert names(few) == names(photos.photos(root, BUNDLE, 6, 1).to_evaluate)
+    assert names(few) == names(photos.photos(root, BUNDLE, 6, 1, whole=True).report)
 
 
 def test_generated_frames_are_those_of_the_camera() -> None:
     """Labels, faults and all; as the daemon decodes them."""
-    parts = photos.photos("generated", BUNDLE, 6, 5)
-    found = photos.frames(parts.to_evaluate, SMALL)
-    by_name = {photo.name: row for row, photo in enumerate(parts.to_evaluate)}
+    parts = photos.photos("generated", BUNDLE, 6, 5, whole=True)
+    found = photos.frames(parts.report, SMALL)
+    by_name = {photo.name: row for row, photo in enumerate(parts.report)}
     for index in range(6):
         scene, row = conveyor.scene(index, 5), by_name[f"frame {index}"]
         np.testing.assert_array_equal(found.images[row], load_image(scene.jpeg(), 32, 48)[0])
@@ -90,7 +93,7 @@ def test_generated_frames_are_those_of_the_camera() -> None:
 
 def test_distortions_are_added_at_the_camera_s_size(tmp_path: Path) -> None:
     """Each photo as it is and then distorted, and compressed again; the class of the distortion is its quality."""
-    chosen = photos.photos(str(folder(tmp_path, nut=2, washer=2)), BUNDLE, None, 1).to_evaluate
+    chosen = photos.photos(str(folder(tmp_path, nut=2, washer=2)), BUNDLE, None, 1, whole=True).report
     found = photos.frames(chosen, InputSpec(72, 96, 3), {"blur-15": "blurred", "dark-0.5": "dark"}, seed=3)
 
     assert found.variant.tolist() == ["as it is", "blur-15", "dark-0.5"] * 4

@@ -88,6 +88,54 @@ def test_samples_shrink_every_split_alike(tmp_path: Path) -> None:
     assert sizes(data.prepare(tmp_path / "half", str(tmp_path / "own"), 20, 1, 32, processes=1)) == [16, 2, 2]
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_every_split_holds_every_class(tmp_path: Path, seed: int) -> None:
+    """Ten of each of ten classes: eight, one and one; a limit takes of every class too, and a seed always the same."""
+    for label in range(10):
+        place = tmp_path / "own" / f"class{label}"
+        place.mkdir(parents=True)
+        for index in range(10):
+            (place / f"{index}.png").write_bytes(bytes([label, index]))
+    found = sources.folder(tmp_path / "own", None, seed, 32)
+    for name, count in {"training": 8, "tuning": 1, "validation": 1}.items():
+        assert sorted(label for _, label in found.items[name]) == sorted([*range(10)] * count)
+    assert found.items == sources.folder(tmp_path / "own", None, seed, 32).items
+    assert found.items != sources.folder(tmp_path / "own", None, seed + 100, 32).items
+    half = sources.folder(tmp_path / "own", 50, seed, 32).items["training"]
+    assert sorted(label for _, label in half) == sorted([*range(10)] * 4)
+
+
+def test_classes_keep_their_shares_in_every_split(tmp_path: Path) -> None:
+    """However unequal they are: a tenth of each, rounded."""
+    for name, count in {"few": 11, "some": 38, "many": 104}.items():
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for index in range(count):
+            (tmp_path / "own" / name / f"{index}.png").write_bytes(name.encode() + bytes([index]))
+    items = sources.folder(tmp_path / "own", None, 5, 32).items
+    for name in ("tuning", "validation"):
+        assert np.bincount([label for _, label in items[name]]).tolist() == [1, 10, 4]
+    assert sum(map(len, items.values())) == 153
+
+
+def test_frames_that_were_prepared_before_keep_their_split(tmp_path: Path) -> None:
+    """All shuffled together by the seed, the last fifth held out: a run of then goes on with the frames of then."""
+    for name, tone in (("dark", 60), ("light", 190)):
+        photos(tmp_path / "own" / name, 20, tone)
+    before = data.Before("last.pt", {"seed": 1}, again=True)
+    old = data.prepare(tmp_path / "old", str(tmp_path / "own"), None, 1, 32, processes=1, before=before)
+    every = [
+        (tmp_path / "own" / name / path.name, label)
+        for label, name in enumerate(("dark", "light"))
+        for path in sorted((tmp_path / "own" / name).iterdir())
+    ]
+    order = [every[place] for place in np.random.default_rng([1, 3]).permutation(40)]
+    assert old.split("validation").labels.tolist() == [label for _, label in order[36:]]
+    assert "rule" not in old.facts
+    again = data.prepare(tmp_path / "old", str(tmp_path / "own"), None, 1, 32, processes=1)
+    assert again.facts == old.facts
+    assert data.prepare(tmp_path / "new", str(tmp_path / "own"), None, 1, 32, processes=1).facts != old.facts
+
+
 @pytest.mark.parametrize(
     ("kind", "named"),
     [

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from popexd.bundle import Bundle, ExitSpec
 from popexd.cli import evaluated as shared
+from popexd.cli import tables
 from popexd.cli.words import printable, share, threshold
 from popexd.evaluation.choosing import LEAST_OF_A_CLASS, LEAST_TO_CALIBRATE, LEAST_TO_FIT
 from popexd.evaluation.metrics import by_quality, figures
@@ -92,10 +92,9 @@ def _class_temperatures(bundle: Bundle) -> dict[str, dict[str, float]]:
 
 def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: Mapping[str, Any], out: Path) -> None:
     """Print tables, and what else there is to say."""
-    console = Console()
-    console.print(_exit_table(before, after))
+    tables.show(_exit_table(before, after))
     if len(set(after.answers.quality.tolist())) > 1:
-        console.print(_class_table(before, after))
+        tables.show(_class_table(before, after))
     then, now = (figures(side.answers, of_bundle(side.bundle)) for side in (before, after))
     print(
         f"all answers right: {shared.of_two(then.accuracy, now.accuracy)}; left at a branch: "

@@ -191,16 +191,13 @@ def _names(text: str | None) -> tuple[str, ...]:
 
 def _show(problem: Problem, attempts: list[Attempt]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    from popexd.cli.tables import show
 
     least = optimum(problem, attempts)
     title = f"{printable(problem.graph.model)}, {problem.objective}"
-    # Without lines between columns eight of them fit a terminal of 80.
     table = Table("solver", "cut after", "ms", "right", "kB", "mJ", "gap", "solve ms", title=title, box=box.SIMPLE_HEAD)
-    for column in table.columns:
-        column.no_wrap = column.header != "cut after"
-    table.columns[1].min_width = 8
     for column in table.columns[2:]:
         column.justify = "right"
     refusals = []
@@ -219,6 +216,6 @@ def _show(problem: Problem, attempts: list[Attempt]) -> None:
             share(behind),
             milliseconds(each.solve_seconds),
         )
-    Console().print(table)
+    show(table)
     for line in [*refusals, *(f"{name}: {NOTES[name]}" for name in NOTES if name in {each.name for each in attempts})]:
         print(line)

@@ -20,18 +20,17 @@ SHOWN_POINTS = 12
 
 def show(title: str, report: Report) -> None:
     """Print tables."""
-    from rich.console import Console
+    from popexd.cli import tables
 
-    console = Console()
-    console.print(_exits(title, report))
+    tables.show(_exits(title, report))
     for line in _lines(report):
         print(line)
     if report.apart:
-        console.print(_apart(report))
+        tables.show(_apart(report))
     if report.swept:
-        console.print(_swept(report), _screened(report))
+        tables.show(_swept(report), _screened(report))
     if report.choices:
-        console.print(_chosen(report))
+        tables.show(_chosen(report))
         for name, choice in report.choices.items():
             if choice.refusal and name != "all":
                 print(f"{printable(name)}: {choice.refusal}")

@@ -51,10 +51,9 @@ def export(
     from popexd.training.export import export as write_bundle
 
     experts = _checked(out, name, expert or [])
-    console = Console(stderr=True, quiet=as_json)
     if distort:
         cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
-    with console.status("reading") as status:
+    with Console(stderr=True, quiet=as_json).status("reading") as status:
         bundle = write_bundle(
             checkpoint,
             out,
@@ -69,7 +68,7 @@ def export(
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))
         return
-    Console().print(_summary_table(bundle, summary))
+    _show(bundle, summary)
     typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
 
 
@@ -117,8 +116,10 @@ def _experts(words: list[str]) -> dict[str, Path]:
     return found
 
 
-def _summary_table(bundle: Bundle, summary: dict[str, Any]) -> Any:
+def _show(bundle: Bundle, summary: dict[str, Any]) -> None:
     from rich.table import Table
+
+    from popexd.cli.tables import show
 
     table = Table("exit", "threshold", "accuracy alone", "share", "accuracy where taken")
     thresholds = {each.name: threshold(each.threshold, each.criterion) for each in bundle.exits}
@@ -132,4 +133,4 @@ def _summary_table(bundle: Bundle, summary: dict[str, Any]) -> Any:
             "" if taken is None else f"{taken:.1%}",
         )
     table.caption = f"{summary['samples']} held-out frames; with exits {summary['joint_accuracy']:.1%}"
-    return table
+    show(table)

@@ -121,8 +121,9 @@ def _show_nearest(problem: Problem, error: Infeasible, *, as_json: bool) -> None
 
 
 def _show(problem: Problem, solution: Solution, solve_seconds: float, guard: Solution | None) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from popexd.cli.tables import show
 
     form, expected = plan_to_json(solution.plan, problem.graph, problem.network), solution.prediction
     places = list(form["tiers"].values())
@@ -152,4 +153,4 @@ def _show(problem: Problem, solution: Solution, solve_seconds: float, guard: Sol
         beside.add_row(strategy, milliseconds(seconds))
     if guard is not None:
         beside.add_row(f"guard: {NOTES[guard.solver]}", milliseconds(guard.prediction.seconds))
-    Console().print(facts, beside)
+    show(facts, beside)

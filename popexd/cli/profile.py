@@ -92,8 +92,9 @@ def _other_machine(path: Path, loaded: Bundle) -> dict[str, Any]:
 
 
 def _show(graph: LayerGraph, machine: str) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from popexd.cli.tables import show
 
     table = Table("segment", "ms", "in cloud", "f32 kB", "best codec", "kB", "encode", "decode")
     table.title = printable(graph.model)
@@ -109,7 +110,7 @@ def _show(graph: LayerGraph, machine: str) -> None:
     table.add_section()
     total, beyond = (sum(layer.seconds.get(tier, 0.0) for layer in graph.layers) for tier in (Tier.DEVICE, Tier.CLOUD))
     table.add_row("together", _ms(total), _ms(beyond))
-    Console().print(table)
+    show(table)
     print(f"device: {printable(machine)}")
     print(f"best codec: the smallest that keeps {LEAST_AGREEMENT:.0%} of the answers; kB with envelope, times in ms")
 

@@ -53,8 +53,9 @@ def profile_network(
 
 
 def _show(found: NetworkProfile) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from popexd.cli.tables import show
 
     network, seconds = found.network, {layer.name: layer.seconds[Tier.DEVICE] for layer in found.graph.layers}
     table = Table("kind", "vertices", "ms", "10^6 MAC", title=printable(network.name))
@@ -69,7 +70,7 @@ def _show(found: NetworkProfile) -> None:
     table.add_section()
     total = sum(seconds.values())
     table.add_row("all", str(len(network.vertices)), milliseconds(total), f"{network.multiply_adds / 1e6:,.0f}")
-    Console().print(table)
+    show(table)
     print(
         f"{network.multiply_adds / 1e9:.4f} G multiply-adds, {network.parameters / 1e6:.3f} M parameters, "
         f"{len(network.cut_vertices)} cut vertices, images of {network.side} x {network.side}"

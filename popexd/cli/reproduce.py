@@ -160,18 +160,18 @@ def _from_photos(
 
 def _show(facts: Iterable[Fact], left_out: Mapping[str, str], files: Iterable[Path]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from popexd.cli.tables import show
+
     table = Table("figure", "the paper says", "found", "", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = table.columns[3].no_wrap = True
     before = ""
     for fact in facts:
         if before not in ("", fact.figure):
             table.add_section()
         table.add_row("" if fact.figure == before else fact.figure, fact.paper, printable(fact.found), fact.verdict)
         before = fact.figure
-    Console().print(table)
+    show(table)
     if left_out:
         print(f"not made: {', '.join(left_out)}: {NEEDS_PHOTOS}")
     for path in files:

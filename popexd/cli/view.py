@@ -99,7 +99,7 @@ class View:
         table = Table(title=f"results ({self.results_seen})", title_justify="left", expand=True, box=box.SIMPLE_HEAD)
         for heading in ("time", "camera", "label", "confidence", "exit", "tier", "ms", "bytes", "quality", "fallback"):
             right = heading in {"confidence", "ms", "bytes"}
-            table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+            table.add_column(heading, justify="right" if right else "left", overflow="fold")
         for result in self._results:
             table.add_row(*(Text(cell) for cell in _result_cells(result)))
         return table

@@ -40,8 +40,8 @@ ItsCriterion = Annotated[str | None, typer.Option("--criterion", help=f"{', '.jo
 Thresholds = Annotated[
     str | None,
     typer.Option(
-        help="keep (the default, as far as the criterion stays), or reliable: a branch answers no worse than the "
-        "network's end would"
+        help="keep (the default, as far as the criterion stays), or reliable: a branch answers hardly worse "
+        "than the network's end would"
     ),
 ]
 TargetAccuracy = Annotated[float | None, typer.Option(help="the cheapest thresholds that are right so often")]
@@ -205,7 +205,7 @@ def _calibrated(
     from popexd.cli.calibration_report import Side
     from popexd.evaluation.outcomes import exit_names
     from popexd.evaluation.recalibration import forgotten, recalibrated, scaled, written
-    from popexd.lab.photos import AS_IT_IS
+    from popexd.lab.provenance import TUNING, VALIDATION, Known, known
 
     base = loaded if fitted is None else replace(loaded, quality=fitted.estimator)
     fit, rest = (_said(base, frames, threads, quiet) for frames in halves)
@@ -224,8 +224,9 @@ def _calibrated(
         **learned.to_json(exit_names(loaded)),
         "forgotten": list(forgotten(base)),
     }
-    natural = halves[1].variant == AS_IT_IS
-    new, answers = written(out, fresh, rest, method=facts, source=loaded, natural=natural)
+    # From now on the network is tuned on the one half, and the other still tells the truth about it.
+    own = known({TUNING: halves[0].photo, VALIDATION: halves[1].photo}).joined(parts.known or Known(complete=False))
+    new, answers = written(out, fresh, rest, method=facts, source=loaded, natural=halves[1].natural, known=own.arrays())
     return Side(loaded, scaled(loaded, old)), Side(new, answers), facts
 
 
@@ -233,7 +234,8 @@ def _said(bundle: Bundle, frames: Frames, threads: int, quiet: bool) -> Said:
     from popexd.evaluation.recalibration import Said
 
     seen = shared.seen_by(bundle.quality, frames)
-    return Said(shared.ask_exits(bundle, frames, seen, threads, quiet), frames.label, frames.quality, seen)
+    logits = shared.ask_exits(bundle, frames, seen, threads, quiet)
+    return Said(logits, frames.label, frames.quality, seen, frames.photo)
 
 
 def _seen_again(bundle: Bundle, said: Said, frames: Frames) -> Said:

@@ -13,7 +13,7 @@ from rich.table import Table
 from popexd.bundle import Bundle, ExitSpec
 from popexd.cli import evaluated as shared
 from popexd.cli import tables
-from popexd.cli.words import printable, share, threshold
+from popexd.cli.words import lost, printable, share, threshold
 from popexd.evaluation.choosing import LEAST_OF_A_CLASS, LEAST_TO_CALIBRATE, LEAST_TO_FIT
 from popexd.evaluation.metrics import by_quality, figures
 from popexd.evaluation.policy import of_bundle
@@ -30,7 +30,7 @@ WORSE = 0.005
 
 WHY = {
     "keep": "the same, in the unit of the new criterion",
-    "reliable": "each so that its branch answers no worse than the network's end",
+    "reliable": "each so that its branch answers hardly worse than the network's end",
 }
 """Why thresholds are others than before; a target speaks for itself."""
 
@@ -101,6 +101,8 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
         f"{shared.of_two(then.device_share, now.device_share)}, right there: "
         f"{shared.of_two(then.device_accuracy, now.device_accuracy)}"
     )
+    for name, loss in now.lost.items():
+        print(f"{name} {lost(loss)}")
     if now.accuracy < then.accuracy - WORSE and facts["thresholds"] in ("keep", "reliable"):
         print("fewer answers are right than before: fit on more photos, or keep the old bundle")
     part = "the test photos" if parts.own else "the other half"

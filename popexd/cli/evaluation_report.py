@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popexd.cli.words import milliseconds, printable, share, threshold
+from popexd.cli.words import lost, milliseconds, printable, share, threshold
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def _lines(report: Report) -> Iterator[str]:
         f"on the device {share(found.device_share)}, right there {share(found.device_accuracy)}; offloading "
         f"{share(found.offloading)}"
     )
+    for name, loss in found.lost.items():
+        yield f"{name} {lost(loss)}"
     for name, levels in report.policy.by_quality.items():
         if levels:
             shown = (f"{branch} {_threshold(report, branch, level)}" for branch, level in levels.items())

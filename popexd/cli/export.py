@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 from popexd.bundle import NAME, Bundle, check_place
-from popexd.cli.words import threshold
+from popexd.cli.words import lost, threshold
 from popexd.errors import InputError
+from popexd.evaluation.losses import Loss
 
 Root = Annotated[
     Path | None,
@@ -134,3 +135,5 @@ def _show(bundle: Bundle, summary: dict[str, Any]) -> None:
         )
     table.caption = f"{summary['samples']} held-out frames; with exits {summary['joint_accuracy']:.1%}"
     show(table)
+    for name, loss in summary["lost"].items():
+        typer.echo(f"{name} {lost(Loss(**loss))}")

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from popexd.criteria import Criterion
 from popexd.protocol.messages import LinkFigures
+
+if TYPE_CHECKING:
+    from popexd.evaluation.losses import Loss
 
 
 def printable(text: str) -> str:
@@ -19,6 +24,14 @@ def milliseconds(seconds: float | None) -> str:
 def share(value: float | None) -> str:
     """Write a share in per cent, `-` for none."""
     return "-" if value is None else f"{value * 100:.1f} %"
+
+
+def lost(found: Loss) -> str:
+    """Write what the frames that leave at a branch lose to the network's end, and how sure that is."""
+    told = f"loses {share(found.share)}" if found.share > 0 else f"gains {share(-found.share)}"
+    if not found.share:
+        told = "loses nothing"
+    return f"{told} against the network's end on {found.samples} frames, at most {share(max(0, found.at_most))} (95 %)"
 
 
 def threshold(value: float, criterion: Criterion) -> str:

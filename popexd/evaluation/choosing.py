@@ -9,6 +9,7 @@ import numpy as np
 
 from popexd.criteria import Criterion
 from popexd.errors import Infeasible
+from popexd.evaluation.losses import NORMAL_90, bound
 from popexd.evaluation.outcomes import Answers
 from popexd.evaluation.policy import CONFIDENCE, certainty
 from popexd.evaluation.sweeps import Point, cheapest, fine_levels, most_accurate, nothing, points, strict
@@ -27,6 +28,9 @@ LEAST_TO_FIT = 50
 """With fewer than these the temperature of all frames stays what it was: a fitted one is about as often worse."""
 
 ALLOWANCE = 0.005
+
+RULE = "leaving frames as often right as the final exit on all, at most {:.1%} lost to it, as a bound of 90 %"
+"""What `reliable` asks of a branch, for an allowance, in words."""
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,13 @@ def reliable(
     least_right: float | None = None,
     allowance: float = ALLOWANCE,
 ) -> dict[str, float]:
-    """Choose every branch's threshold so that it answers no worse than the network's end would, first branch first.
+    """Choose every branch's threshold so that it answers hardly worse than the network's end, first branch first.
 
     The rule: the lowest certainty at which the samples that leave there (of those that come that far) are right at
     least in a share `least_right`, and lose at most `allowance` (a share of them) against the final exit's answers to
-    the same samples. A branch that never gets there, or only for fewer than LEAST_LEAVING samples, answers nothing.
+    the same samples, as the upper bound of 90 % of that loss: among hundreds of levels there is always one that was
+    lucky. A branch that never gets there, or only for fewer than LEAST_LEAVING samples, answers nothing. What the rule
+    is worth on few samples is in docs/decisions/0013-thresholds-by-a-bound.md.
 
     Args:
         answers: what the exits say.
@@ -127,8 +133,9 @@ def _reliable(
         # Only thresholds that can be written down are tried, and judged by what really leaves at them.
         levels = np.array(sorted({strict(criterion, float(each)) for each in sure[order]}, key=criterion.bound))
         leaving = np.searchsorted(-sure[order], [-criterion.bound(float(each)) for each in levels], side="right")
-        right, right_at_the_end = (np.append(0, np.cumsum(correct[which][order]))[leaving] for which in (row, -1))
-        kept = (right >= bar * leaving) & (right_at_the_end - right <= allowance * leaving)
+        here, end = correct[row][order], correct[-1][order]
+        right, lost, gained = (np.append(0, np.cumsum(each))[leaving] for each in (here, end & ~here, here & ~end))
+        kept = (right >= bar * leaving) & (bound(lost, gained, leaving, NORMAL_90) <= allowance)
         good = levels[kept & (leaving >= LEAST_LEAVING)]
         lowest = float(good[0]) if good.size else nothing(criterion)
         found[name] = lowest if order.size >= LEAST_LEAVING else unknown

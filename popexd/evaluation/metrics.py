@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from popexd.errors import InputError
+from popexd.evaluation.losses import Loss, paired
 from popexd.evaluation.outcomes import Answers
 from popexd.evaluation.policy import Policy
 from popexd.evaluation.reliability import BINS, expected_calibration_error
@@ -44,6 +45,7 @@ class Figures:
         device_share: of the samples that leave at a side branch.
         offloading: the rest.
         device_accuracy: of the samples that leave at a side branch.
+        lost: by branch at which some leave, what these lose to the network's end.
     """
 
     samples: int
@@ -56,6 +58,7 @@ class Figures:
     device_share: float
     offloading: float
     device_accuracy: float | None
+    lost: Mapping[str, Loss]
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ def figures(
         device_share=_mean(left),
         offloading=1.0 - _mean(left),
         device_accuracy=_mean(right[left]) if left.any() else None,
+        lost={
+            name: loss
+            for row, name in enumerate(answers.exits[:-1])
+            if (loss := paired(correct[row][own[name]], correct[-1][own[name]])) is not None
+        },
     )
 
 

@@ -1,0 +1,59 @@
+"""What leaving early costs, counted by hand; and that its bound is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from popexd.evaluation.losses import NORMAL_90, NORMAL_95, bound, paired
+from popexd.evaluation.metrics import figures
+from popexd.evaluation.policy import Policy
+from tests.evaluation.tables import table
+
+
+def test_a_loss_is_what_the_end_knows_better_less_the_reverse() -> None:
+    """Of five frames at b1, two are lost to the end and one is gained; none leaves at b2."""
+    answers = table(
+        [[0.9] * 5 + [0.5], [0.6] * 6, [0.9] * 6],
+        [[0, 0, 1, 1, 0, 1], [1] * 6, [1, 1, 0, 1, 0, 1]],
+    )
+    lost = figures(answers, Policy({"b1": 0.8, "b2": 0.8})).lost
+
+    assert set(lost) == {"b1"}
+    assert (lost["b1"].samples, lost["b1"].share) == (5, pytest.approx(1 / 5))
+    # By Bonett and Price: 3 and 2 of 7.
+    assert lost["b1"].at_most == pytest.approx(1 / 7 + 1.6448536 * ((5 / 7 - 1 / 49) / 7) ** 0.5)
+
+
+def test_nothing_lost_is_no_proof() -> None:
+    """On few frames it may be much, on many little; of no frames nothing is said."""
+    few, many = (paired(np.ones(count, dtype=bool), np.ones(count, dtype=bool)) for count in (30, 3000))
+    assert few is not None
+    assert many is not None
+    assert few.share == many.share == 0
+    assert few.at_most > 0.05
+    assert many.at_most < 0.001
+    assert paired(np.zeros(0, dtype=bool), np.zeros(0, dtype=bool)) is None
+
+
+@pytest.mark.parametrize("samples", [40, 100, 1000])
+@pytest.mark.parametrize(("lost", "gained"), [(0.05, 0.01), (0.1, 0.1), (0.02, 0.0)])
+def test_the_bound_is_kept_as_often_as_it_says(samples: int, lost: float, gained: float) -> None:
+    """On fresh draws, in at least 19 of 20 but for a point or two."""
+    random = np.random.default_rng(samples)
+    kept = 0
+    for _ in range(2000):
+        drawn = random.random(samples)
+        branch, end = drawn >= lost, (drawn < lost) | (drawn >= lost + gained)
+        found = paired(branch, end)
+        assert found is not None
+        kept += found.at_most >= lost - gained
+    assert kept / 2000 >= 0.93
+
+
+def test_the_bound_by_hand() -> None:
+    """Three lost and one gained of a hundred; none of none."""
+    spread = ((0.04 - 0.02**2) / 100) ** 0.5
+    assert bound(3, 1, 100, NORMAL_90) == pytest.approx(0.02 + 1.28155157 * spread)
+    assert bound(3, 1, 100, NORMAL_95) == pytest.approx(0.02 + 1.64485363 * spread)
+    assert bound([0, 0], [0, 0], [0, 10], NORMAL_95).tolist() == [0, 0]

@@ -101,7 +101,7 @@ def _lines(report: Report) -> Iterator[str]:
             shown = (f"{branch} {_threshold(report, branch, level)}" for branch, level in levels.items())
             yield f"where {name} is seen: {', '.join(shown)}"
     yield (
-        f"inference outage (a batch of {asked.batch} right on the device below {asked.p_target:g}): "
+        f"inference outage (a batch of {report.every.outage.size} right on the device below {asked.p_target:g}): "
         f"{_probability(report.every.outage)}"
     )
     if report.every.missed_deadline is not None:
@@ -115,10 +115,14 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _probability(found: Probability) -> str:
-    empty = (
-        f"; {found.without_exits} of {found.batches} batches without an exit, no outages" if found.without_exits else ""
-    )
-    return f"{share(found.mean)} (95 %: {share(found.low)} to {share(found.high)}{empty})"
+    sure = "" if found.low is None else f"95 %: {share(found.low)} to {share(found.high)}"
+    if found.batches == 1:
+        sure = "there are no more samples: one batch, and no interval"
+    empty = ""
+    if found.without_exits:
+        empty = f"{found.without_exits} of {found.batches} batches without an exit, no outages"
+    told = "; ".join(part for part in (sure, empty) if part)
+    return f"{share(found.mean)}{f' ({told})' if told else ''}"
 
 
 def _apart(report: Report) -> Any:
@@ -130,6 +134,8 @@ def _apart(report: Report) -> Any:
     table.title = "by quality, in per cent: each exit alone; all answers; what leaves on the device"
     for column in table.columns[1:]:
         column.justify = "right"
+    if any(group.outage.batches == 1 for group in report.apart.values()):
+        table.caption = f"outage: of one batch where there are no more than {report.question.batch} frames"
     for quality, group in report.apart.items():
         found = group.figures
         table.add_row(

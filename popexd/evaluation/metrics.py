@@ -66,14 +66,17 @@ class Probability:
     """Share of batches that fall short: mean over the reshuffles, with a normal 95 % interval of that mean.
 
     Attributes:
-        mean, low, high: in 0..1.
+        mean: in 0..1.
+        low, high: the interval; None where there is but one batch, of all samples, or one reshuffle.
+        size: samples in a batch.
         batches: in all reshuffles together.
         without_exits: those of them in which no sample left at a side branch. They are not outages.
     """
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    size: int
     batches: int
     without_exits: int
 
@@ -142,8 +145,8 @@ def outage(
     """Return the probability of an inference outage: that a batch's device accuracy is below `target`.
 
     Only samples that left at a side branch count. A batch in which none did is not an outage: nothing wrong was
-    answered on the device. The samples are shuffled and cut into whole batches, the rest is dropped; fewer samples than
-    `batch` are one batch.
+    answered on the device. The samples are shuffled and cut into whole batches, the rest is dropped. No more samples
+    than `batch` are one batch, which no shuffle changes.
 
     Args:
         left: [samples], whether the sample left at a side branch.
@@ -192,16 +195,20 @@ def _over_batches(samples: int, batch: int, reshuffles: int, seed: int, short: _
     if not samples:
         raise InputError("samples: none, expected at least one")
     size = min(batch, samples)
+    rounds = reshuffles if size < samples else 1
     random = np.random.default_rng(seed)
     shares, empty = [], 0
-    for _ in range(reshuffles):
+    for _ in range(rounds):
         order = random.permutation(samples)[: samples // size * size].reshape(-1, size)
         fell, none = short(order)
         shares.append(float(fell.mean()))
         empty += int(none.sum())
     mean = float(np.mean(shares))
-    spread = _NORMAL_95 * float(np.std(shares, ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else 0.0
-    return Probability(mean, max(0.0, mean - spread), min(1.0, mean + spread), reshuffles * (samples // size), empty)
+    low = high = None
+    if rounds > 1:
+        spread = _NORMAL_95 * float(np.std(shares, ddof=1)) / rounds**0.5
+        low, high = max(0.0, mean - spread), min(1.0, mean + spread)
+    return Probability(mean, low, high, size, rounds * (samples // size), empty)
 
 
 def _mean(values: npt.NDArray[np.generic]) -> float:

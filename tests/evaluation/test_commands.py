@@ -201,6 +201,15 @@ def test_thresholds_can_be_tried() -> None:
     assert found["policy"]["thresholds"] == {"b1": 1, "b3": 0}
 
 
+def test_fewer_samples_than_a_batch_are_one_batch_without_an_interval() -> None:
+    """Its real size is told."""
+    count = BUNDLE.validation.samples
+    said = popexd("evaluate", "default", "--batch", count + 100)
+    assert f"inference outage (a batch of {count} right on the device below 0.8): 0.0 % (there are no more" in said
+    outage = json.loads(popexd("evaluate", "default", "--batch", count + 100, "--json"))["outage"]
+    assert (outage["size"], outage["batches"], outage["low"]) == (count, 1, None)
+
+
 def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
     """Exit status 1, with how far one can get."""
     complaint = in_a_process("evaluate", "default", "--choose-accuracy", 0.9999, status=1)

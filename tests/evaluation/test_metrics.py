@@ -119,8 +119,21 @@ def test_outage_and_missed_deadline_are_what_a_loop_over_batches_counts(seed: in
     for one, counted in ((found, outages), (late, misses)):
         assert one.mean == pytest.approx(sum(counted) / 20)
         deviation = math.sqrt(sum((each - one.mean) ** 2 for each in counted) / 19)
+        assert one.size == size
+        if batch >= answers.samples:
+            # However it is shuffled, it is the same batch.
+            assert (one.low, one.high, one.batches, deviation) == (None, None, 1, 0)
+            continue
+        assert one.high is not None
         assert one.high - one.mean == pytest.approx(min(1 - one.mean, 1.96 * deviation / math.sqrt(20)), abs=1e-5)
         assert one.batches == 20 * len(batches)
+
+
+def test_one_reshuffle_has_no_interval() -> None:
+    """Of one number there is no spread."""
+    left = np.ones(64, dtype=bool)
+    found = outage(left, np.arange(64) % 2 == 0, 0.5, batch=16, reshuffles=1)
+    assert (found.low, found.high, found.size, found.batches) == (None, None, 16, 4)
 
 
 def test_a_batch_in_which_nobody_leaves_is_not_an_outage() -> None:

@@ -201,7 +201,8 @@ def _chosen(report: Report) -> Any:
     from rich.table import Table
 
     branches = list(report.policy.thresholds)
-    table = Table("samples", *branches, "right", "then right", "offloading", _cost_name(report), box=box.SIMPLE_HEAD)
+    columns = ["quality", *branches, "frames", "right", "then frames", "right", "offloading", _cost_name(report)]
+    table = Table(*columns, box=box.SIMPLE_HEAD)
     table.title = "chosen thresholds: on one half, and then on the other"
     for column in table.columns[1:]:
         column.justify = "right"
@@ -220,7 +221,9 @@ def _chosen_row(report: Report, name: str, choice: Choice, held_out: Group, bran
     return [
         printable(name),
         *(_threshold(report, branch, choice.chosen.thresholds[branch]) for branch in branches),
+        str(choice.samples),
         share(choice.chosen.accuracy),
+        str(then.samples),
         share(then.accuracy),
         share(then.offloading),
         _cost(report, cost),

@@ -73,8 +73,9 @@ class Swept:
 
 @dataclass(frozen=True)
 class Choice:
-    """Thresholds chosen on one half of the samples, and what they are worth on the other; None: out of reach."""
+    """Thresholds chosen on one half, of so many `samples`, and what they are worth on the other; None: out of reach."""
 
+    samples: int
     chosen: Point | None
     refusal: str
     held_out: Group | None
@@ -252,10 +253,10 @@ def _choices(
         try:
             point = choose(fit, list(policy.thresholds), costs, question.target, policy.criteria)
         except Infeasible as error:
-            found[name] = Choice(None, str(error), None)
+            found[name] = Choice(fit.samples, None, str(error), None)
             continue
         chosen = Policy(point.thresholds, policy.criteria)
-        found[name] = Choice(point, "", _group(rest, chosen, seconds, question) if rest.samples else None)
+        found[name] = Choice(fit.samples, point, "", _group(rest, chosen, seconds, question) if rest.samples else None)
     return found
 
 

@@ -210,6 +210,23 @@ def test_fewer_samples_than_a_batch_are_one_batch_without_an_interval() -> None:
     assert (outage["size"], outage["batches"], outage["low"]) == (count, 1, None)
 
 
+def test_chosen_thresholds_say_on_how_many_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both halves of every row add up to its samples."""
+    monkeypatch.setenv("COLUMNS", "160")
+    words = ("evaluate", "default", "--choose-accuracy", 0.85, "--reshuffles", 2)
+    found = json.loads(popexd(*words, "--json"))
+    counts = {"all": found["samples"]} | {name: part["samples"] for name, part in found["by_quality"].items()}
+    rows = [line.split() for line in popexd(*words).split("chosen thresholds")[1].splitlines()]
+
+    for name, choice in found["choice"].items():
+        if choice["chosen"] is None:
+            continue
+        assert choice["samples"] + choice["held_out"]["figures"]["samples"] == counts[name]
+        (row,) = [row for row in rows if row[:1] == [name]]
+        assert (row[3], row[6]) == (str(choice["samples"]), str(choice["held_out"]["figures"]["samples"]))
+    assert found["choice"]["all"]["chosen"] is not None
+
+
 def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
     """Exit status 1, with how far one can get."""
     complaint = in_a_process("evaluate", "default", "--choose-accuracy", 0.9999, status=1)

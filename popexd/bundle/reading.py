@@ -309,7 +309,7 @@ def read_validation(bundle: Bundle) -> ValidationTable:
     path = inside(bundle.folder, bundle.facts["validation"]["file"], "validation.file")
     keys = ("exits", "confidence", "correct", "predicted", "label", "quality")
     try:
-        arrays: dict[str, Any] = dict(read_arrays(path, keys, optional=("entropy", "seen")))
+        arrays: dict[str, Any] = dict(read_arrays(path, keys, optional=("entropy", "seen", "photo")))
     except ValueError as error:
         raise BundleError(f"{path}: {error}, expected arrays {', '.join(keys)} without pickles") from error
     exits = tuple(str(name) for name in arrays.pop("exits"))
@@ -318,8 +318,8 @@ def read_validation(bundle: Bundle) -> ValidationTable:
         raise BundleError(f"{path}: exits: expected {', '.join(expected_exits)}, found {', '.join(exits)}")
     samples = arrays["label"].size
     kinds = {"confidence": "f", "correct": "b", "predicted": "u", "label": "u", "quality": "U"}
-    for key, kind in {**kinds, "entropy": "f", "seen": "U"}.items():
-        shape = (samples,) if key in ("label", "quality", "seen") else (len(exits), samples)
+    for key, kind in {**kinds, "entropy": "f", "seen": "U", "photo": "u"}.items():
+        shape = (samples,) if key in ("label", "quality", "seen", "photo") else (len(exits), samples)
         if key in arrays and (arrays[key].shape != shape or arrays[key].dtype.kind != kind):
             raise BundleError(
                 f"{path}: {key}: expected {shape} of kind {kind!r}, found {arrays[key].shape} {arrays[key].dtype}"

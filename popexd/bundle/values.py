@@ -85,7 +85,8 @@ class ValidationTable:
     """What every exit said about the held-out frames.
 
     `exits` ends with "final"; `confidence`, `correct`, `predicted` are [exits, samples]; `label`, `quality` [samples].
-    `entropy` (nats) is [exits, samples], `seen`, the class that the quality estimator says, [samples]; None: not there.
+    `entropy` (nats) is [exits, samples], `seen`, the class that the quality estimator says, and `photo`, the same
+    number for all frames made of one photo, are [samples]; None: not there.
     """
 
     exits: tuple[str, ...]
@@ -96,6 +97,7 @@ class ValidationTable:
     quality: npt.NDArray[np.str_]
     entropy: npt.NDArray[np.float32] | None = None
     seen: npt.NDArray[np.str_] | None = None
+    photo: npt.NDArray[np.uint64] | None = None
 
     @property
     def samples(self) -> int:

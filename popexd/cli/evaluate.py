@@ -254,6 +254,8 @@ def _answers(
     chosen = photos.photos(data, bundle, samples, seed, whole=True)
     frames = shared.read_frames(bundle, chosen.report, names, seed, quiet)
     seen = shared.seen_by(bundle.quality, frames)
-    said = Said(shared.ask_exits(bundle, frames, seen, threads, quiet), frames.label, frames.quality, seen)
+    said = Said(
+        shared.ask_exits(bundle, frames, seen, threads, quiet), frames.label, frames.quality, seen, frames.photo
+    )
     groups = {name: frames.variant == name for name in (photos.AS_IT_IS, *names)} if names else None
     return scaled(bundle, said), groups, chosen.origin

@@ -31,6 +31,7 @@ class Answers:
         entropy: [exits, samples] in nats at the exit's temperature, or None where it was not kept.
         seen: [samples], the class that the quality estimator says, or None.
         classes: how many classes there are; 0 where it is not known.
+        photo: [samples], the same number for all frames made of one photo; None where every frame is of its own.
     """
 
     exits: tuple[str, ...]
@@ -41,6 +42,7 @@ class Answers:
     entropy: npt.NDArray[np.floating] | None = None
     seen: npt.NDArray[np.str_] | None = None
     classes: int = 0
+    photo: npt.NDArray[np.integer] | None = None
 
     @property
     def samples(self) -> int:
@@ -63,7 +65,15 @@ class Answers:
             quality=self.quality[which],
             entropy=None if self.entropy is None else self.entropy[:, which],
             seen=None if self.seen is None else self.seen[which],
+            photo=None if self.photo is None else self.photo[which],
         )
+
+    def halves(self, seed: int) -> tuple[Answers, Answers]:
+        """Part the samples into two halves that share no photo; the seed decides which photo is in which."""
+        photos = np.arange(self.samples) if self.photo is None else np.unique(self.photo, return_inverse=True)[1]
+        first = np.zeros(photos.max(initial=-1) + 1, dtype=bool)
+        first[np.random.default_rng(seed).permutation(first.size)[::2]] = True
+        return self.only(first[photos]), self.only(~first[photos])
 
 
 def exit_logits(
@@ -129,6 +139,7 @@ def answers(
     temperatures: npt.ArrayLike = 1.0,
     quality: npt.NDArray[np.str_] | None = None,
     seen: npt.NDArray[np.str_] | None = None,
+    photo: npt.NDArray[np.integer] | None = None,
 ) -> Answers:
     """Turn logits [exits, samples, classes] into answers.
 
@@ -148,6 +159,7 @@ def answers(
         entropy=entropy(likely),
         seen=seen,
         classes=logits.shape[2],
+        photo=photo,
     )
 
 
@@ -162,4 +174,5 @@ def of_table(table: ValidationTable, classes: int = 0) -> Answers:
         entropy=table.entropy,
         seen=table.seen,
         classes=classes,
+        photo=table.photo,
     )

@@ -42,12 +42,14 @@ class Said:
         logits: [exits, samples, classes], `final` last.
         label, quality: [samples].
         seen: [samples], the class that the quality estimator says; None without one.
+        photo: [samples], see `Answers`.
     """
 
     logits: Logits
     label: npt.NDArray[np.integer]
     quality: npt.NDArray[np.str_]
     seen: npt.NDArray[np.str_] | None = None
+    photo: npt.NDArray[np.integer] | None = None
 
     def only(self, chosen: npt.NDArray[np.bool_]) -> Said:
         """Keep the samples that a mask chooses."""
@@ -56,6 +58,7 @@ class Said:
             self.label[chosen],
             self.quality[chosen],
             None if self.seen is None else self.seen[chosen],
+            None if self.photo is None else self.photo[chosen],
         )
 
 
@@ -131,6 +134,7 @@ def scaled(bundle: Bundle, said: Said) -> Answers:
         temperatures=temperatures,
         quality=said.quality,
         seen=said.seen,
+        photo=said.photo,
     )
 
 

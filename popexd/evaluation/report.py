@@ -241,15 +241,14 @@ def _choices(
     question: Question,
     seconds: Mapping[str, float] | None,
 ) -> dict[str, Choice]:
-    """Choose on every second sample, report on the others; for all together, and for each group large enough."""
+    """Choose on half of the photos, report on the others; for all together, and for each group large enough."""
     assert question.target is not None
     everything = {ALL: answers} | (dict(parts) if len(parts) > 1 else {})
     found = {}
     for name, own in everything.items():
         if name != ALL and own.samples < 2 * LEAST_OF_A_CLASS:
             continue
-        order = np.random.default_rng(question.seed).permutation(own.samples)
-        fit, rest = own.only(order[::2]), own.only(order[1::2])
+        fit, rest = own.halves(question.seed)
         try:
             point = choose(fit, list(policy.thresholds), costs, question.target, policy.criteria)
         except Infeasible as error:

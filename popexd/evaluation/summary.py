@@ -33,6 +33,8 @@ def table_file(answers: Answers, known: Mapping[str, npt.NDArray[Any]] | None = 
         columns["entropy"] = answers.entropy.astype(np.float32)
     if answers.seen is not None:
         columns["seen"] = answers.seen.astype(np.str_)
+    if answers.photo is not None:
+        columns["photo"] = answers.photo.astype(np.uint64)
     columns |= known or {}
     stream = io.BytesIO()
     np.savez_compressed(stream, **columns)

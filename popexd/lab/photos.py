@@ -42,7 +42,7 @@ class Photo:
     """One labelled photo: index of its class, what is wrong with it, and its file's bytes or its pixels.
 
     `identity` is None where the file's bytes decide, see `provenance`; `tuned` says that the network to be evaluated
-    was tuned on it.
+    was tuned on it, `distorted` that what is wrong with it was done in the laboratory.
     """
 
     name: str
@@ -51,19 +51,22 @@ class Photo:
     load: Callable[[], bytes | Pixels]
     identity: int | None = None
     tuned: bool = False
+    distorted: bool = False
 
 
 @dataclass(frozen=True)
 class Parts:
     """Photos to fit on and photos to report on, none in both; `origin` says where they are from, for people.
 
-    `own` says that the source itself keeps them apart; otherwise they are halves of the same photos.
+    `own` says that the source itself keeps them apart; otherwise they are halves of the same photos. `known` is what
+    the network knows, None where that cannot be told.
     """
 
     fit: tuple[Photo, ...]
     report: tuple[Photo, ...]
     origin: str
     own: bool
+    known: Known | None = None
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,16 @@ class Frames:
         label: [samples], index into the bundle's classes.
         quality: [samples], class of what is wrong with the frame.
         variant: [samples], AS_IT_IS or the name of the distortion that was added.
+        natural: [samples], whether the camera sent it so: nothing was added, here or when it was prepared.
+        photo: [samples], the identity of the photo that it was made of, see `provenance`.
     """
 
     images: Pixels
     label: npt.NDArray[np.intp]
     quality: npt.NDArray[np.str_]
     variant: npt.NDArray[np.str_]
+    natural: npt.NDArray[np.bool_]
+    photo: npt.NDArray[np.uint64]
 
 
 def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole: bool = False) -> Parts:
@@ -99,8 +106,9 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole
     place = Path(source)
     if source == GENERATED:
         check_generated(bundle)
-        every, origin = _new_shots(samples or 1200, seed, provenance.of_bundle(bundle))
-        return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin)
+        known = provenance.of_bundle(bundle)
+        every, origin = _new_shots(samples or 1200, seed, known)
+        return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin, known)
     if (place / "data.json").is_file():
         return _prepared(place, bundle, samples, whole=whole)
     if not place.is_dir():
@@ -115,13 +123,13 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole
             both.append(tuple(_in_turn(left, _half(samples), seed)))
             notes.append(note)
         origin = f"{len(both[0])} photos of {tuning.name}, {len(both[1])} of {test.name}"
-        return Parts(both[0], both[1], origin + "".join(dict.fromkeys(notes)), own=True)
+        return Parts(both[0], both[1], origin + "".join(dict.fromkeys(notes)), own=True, known=known)
     root = (test if whole else None) or tuning or test
     root = root or (train if train.is_dir() and train.name not in bundle.classes else place)
     left, note = _sorted_out(of_folder(root, bundle), known, root, to_fit=not whole)
     every = _in_turn(left, samples, seed)
     origin = f"{len(every)} photos of {root.absolute().name}{note}"
-    return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin)
+    return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin, known)
 
 
 def _sorted_out(every: Sequence[Photo], known: Known | None, place: Path, *, to_fit: bool) -> tuple[list[Photo], str]:
@@ -174,7 +182,7 @@ def frames(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Frames:
-    """Make frames of photos: each as it is, and once for every distortion, added at the camera's own size.
+    """Make frames of photos: each as it is, and clear ones once for every distortion, added at the camera's own size.
 
     `distortions` names the quality class of each, see `distortions.named`; what is distorted is then compressed again
     as its file was, see `distortions.as_sent`. All are decoded and resized by the very function that the daemon uses.
@@ -183,8 +191,9 @@ def frames(
         InputError: a photo that cannot be read, none at all, or more frames than memory may take.
     """
     classes = distortions or {}
-    variants = (AS_IT_IS, *classes)
-    total = len(chosen) * len(variants)
+    # What has a fault already would have two, and a class that names one of them.
+    wanted = [(photo, (AS_IT_IS, *(classes if photo.quality == CLEAR else ()))) for photo in chosen]
+    total = sum(len(variants) for _, variants in wanted)
     if not total:
         raise InputError("--data: no photos, expected at least one")
     size = total * form.height * form.width * form.channels
@@ -193,15 +202,18 @@ def frames(
     images = np.empty((total, form.height, form.width, form.channels), dtype=np.uint8)
     quality: list[str] = []
     variant: list[str] = []
-    for index, photo in enumerate(chosen):
+    for index, (photo, variants) in enumerate(wanted):
         for name in variants:
             images[len(variant)] = frame(photo, form, name, np.random.default_rng([seed, index]))
             quality.append(photo.quality if name == AS_IT_IS else classes[name])
             variant.append(name)
         if progress is not None:
             progress(index + 1, len(chosen))
-    labels = np.repeat(np.array([photo.label for photo in chosen], dtype=np.intp), len(variants))
-    return Frames(images, labels, np.array(quality), np.array(variant))
+    each = np.repeat(np.arange(len(chosen)), [len(variants) for _, variants in wanted])
+    labels = np.array([photo.label for photo in chosen], dtype=np.intp)[each]
+    natural = (np.array(variant) == AS_IT_IS) & ~np.array([photo.distorted for photo in chosen])[each]
+    names = np.array([identity(photo) for photo in chosen], dtype=np.uint64)[each]
+    return Frames(images, labels, np.array(quality), np.array(variant), natural, names)
 
 
 def distortions(text: str | None) -> dict[str, str]:
@@ -302,9 +314,11 @@ def _prepared(place: Path, bundle: Bundle, samples: int | None, *, whole: bool) 
     if tuple(data.classes) != bundle.classes:
         raise InputError(f"--data: {place}: classes {', '.join(data.classes[:4])}, expected those of {bundle.name}")
     known = provenance.of_bundle(bundle)
+    copies = len(named(data.facts.get("distort"))) or 1
     both, notes = [], []
     for name in ("tuning", "validation"):
         split = data.split(name)
+        names = split.photo
         if split.images.shape[1:3] != (bundle.input.height, bundle.input.width):
             raise InputError(
                 f"--data: {place}: frames of {split.images.shape[1:3]}, expected "
@@ -316,19 +330,20 @@ def _prepared(place: Path, bundle: Bundle, samples: int | None, *, whole: bool) 
                 int(split.labels[index]),
                 str(split.quality[index]),
                 partial(_row, split.images, index),
-                None if split.photo is None else int(split.photo[index]),
+                provenance.of_words(place.name, name, index // copies) if names is None else int(names[index]),
+                distorted="distort" in data.facts and split.quality[index] != CLEAR,
             )
             for index in range(len(split))
         ]
-        if split.photo is not None or not data.learned_by(bundle):
-            told = known if split.photo is not None else None
-            every, note = _sorted_out(every, told, place, to_fit=name == "tuning")
+        if names is not None or not data.learned_by(bundle):
+            every, note = _sorted_out(every, None if names is None else known, place, to_fit=name == "tuning")
             notes.append(note)
         both.append(tuple(every[: samples if whole else _half(samples)]))
     note = "".join(dict.fromkeys(notes[whole:]))
     if whole:
         return Parts((), both[1], f"{len(both[1])} frames of validation{note}", own=True)
-    return Parts(both[0], both[1], f"{len(both[0])} frames of tuning, {len(both[1])} of validation{note}", own=True)
+    origin = f"{len(both[0])} frames of tuning, {len(both[1])} of validation{note}"
+    return Parts(both[0], both[1], origin, own=True, known=known)
 
 
 def _row(images: Pixels, index: int) -> Pixels:
@@ -352,7 +367,7 @@ def _in_turn(every: Sequence[Photo], samples: int | None, seed: int) -> list[Pho
     return mixed[:samples]
 
 
-def _halved(every: Sequence[Photo], origin: str) -> Parts:
+def _halved(every: Sequence[Photo], origin: str, known: Known | None) -> Parts:
     """Of each class one half fits, the other reports; what the network was tuned on already only ever fits."""
     taken: dict[int, tuple[list[Photo], list[Photo]]] = {}
     for photo in sorted(every, key=lambda photo: not photo.tuned):
@@ -360,4 +375,4 @@ def _halved(every: Sequence[Photo], origin: str) -> Parts:
         (fit if photo.tuned or len(fit) <= len(report) else report).append(photo)
     chosen = {id(photo) for fit, _ in taken.values() for photo in fit}
     halves = [tuple(photo for photo in every if (id(photo) in chosen) == to_fit) for to_fit in (True, False)]
-    return Parts(halves[0], halves[1], origin, own=False)
+    return Parts(halves[0], halves[1], origin, own=False, known=known)

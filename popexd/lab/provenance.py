@@ -91,12 +91,11 @@ def of_bundle(bundle: Bundle, place: Path | None = None) -> Known | None:
         found = from_arrays(read_arrays(table, (), optional=(*_ARRAYS.values(), _COMPLETE)))
     except ValueError:
         found = None
-    if found is not None:
-        return found
     training = bundle.facts.get("training")
     data = training.get("data") if isinstance(training, dict) else None
-    if not isinstance(data, dict):
-        return None
+    if (found is not None and found.complete) or not isinstance(data, dict):
+        return found
     from popexd.training.sources import remembered
 
-    return remembered(data, place)
+    again = remembered(data, place)
+    return found.joined(again) if found is not None and again is not None else found or again

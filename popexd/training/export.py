@@ -241,7 +241,7 @@ def _said(trained: _Trained, name: str, estimator: QualityEstimator | None) -> S
         own = np.zeros(len(split), dtype=bool) if seen is None else np.asarray(seen == quality)
         if own.any():
             logits[:, own] = evaluate(expert, split.images[own])
-    return Said(logits, split.labels, split.quality, seen)
+    return Said(logits, split.labels, split.quality, seen, split.photo)
 
 
 def _segments(trained: _Trained) -> tuple[dict[str, Any], dict[str, bytes]]:

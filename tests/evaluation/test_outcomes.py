@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from popexd import bundle as bundles
+from popexd.bundle.reading import listed_files
 from popexd.errors import InputError
+from popexd.evaluation.choosing import Target, choose
+from popexd.evaluation.metrics import figures
 from popexd.evaluation.outcomes import answers, exit_logits, exit_names, of_table
+from popexd.evaluation.policy import Policy
+from popexd.evaluation.report import ALL, Question, examine
+from popexd.evaluation.summary import FILE, table_file
 from popexd.lab import conveyor
 from popexd.runtime.frames import load_image
 from popexd.runtime.segments import InferenceError, SegmentRunner
+from tests.evaluation.tables import drawn
 
 BUNDLE = bundles.load()
 SIDE = BUNDLE.input.height
@@ -64,3 +74,47 @@ def test_a_choice_of_samples_keeps_every_row_of_theirs() -> None:
         np.testing.assert_array_equal(one.confidence, table.confidence[:, mask])
         np.testing.assert_array_equal(one.correct, (table.predicted == table.label)[:, mask])
         assert set(one.quality) == {"blurred"}
+
+
+def test_halves_share_no_photo() -> None:
+    """All copies of a photo are in one of the two; the seed decides in which."""
+    photo = np.repeat(np.arange(30), 4)
+    drawn_ones = replace(drawn(3, samples=120), photo=photo)
+    fit, rest = drawn_ones.halves(1)
+
+    assert fit.photo is not None
+    assert rest.photo is not None
+    assert not {*fit.photo.tolist()} & {*rest.photo.tolist()}
+    assert (fit.samples, rest.samples) == (60, 60)
+    other = drawn_ones.halves(2)[0].photo
+    assert other is not None
+    assert {*other.tolist()} != {*fit.photo.tolist()}
+    alone = replace(drawn_ones, photo=None).halves(1)
+    assert [each.samples for each in alone] == [60, 60]
+
+
+def test_thresholds_are_chosen_and_reported_on_different_photos() -> None:
+    """However often a photo was distorted."""
+    drawn_ones = replace(drawn(3, samples=1200), photo=np.repeat(np.arange(300), 4))
+    policy, costs = Policy({"b1": 0.9, "b2": 0.9}), {"b1": 0.2, "b2": 0.5, "final": 1.0}
+    question = Question(target=Target(accuracy=0.8), seed=2)
+    found = examine(drawn_ones, policy, costs, question).choices[ALL]
+    fit, rest = drawn_ones.halves(2)
+    chosen = choose(fit, ["b1", "b2"], costs, Target(accuracy=0.8), {})
+
+    assert found.chosen == chosen
+    assert found.held_out is not None
+    assert found.held_out.figures == figures(rest, Policy(chosen.thresholds), target_confidence=question.p_target)
+
+
+def test_a_table_keeps_which_frames_are_of_one_photo(tmp_path: Path) -> None:
+    """As identities of eight bytes; tables of before have none."""
+    photo = np.repeat(np.array([2**64 - 1, 7], dtype=np.uint64), 3)
+    six = replace(of_table(BUNDLE.validation, len(BUNDLE.classes)).only(np.arange(6)), photo=photo)
+    files = {name: (BUNDLE.folder / name).read_bytes() for name in listed_files(BUNDLE.facts)}
+    facts = {key: value for key, value in BUNDLE.facts.items() if key != "fingerprint"}
+    found = bundles.write(tmp_path / "bundle", facts, files | {FILE: table_file(six)})
+
+    assert BUNDLE.validation.photo is None
+    assert of_table(found.validation).photo is not None
+    assert np.array_equal(of_table(found.validation).photo, photo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,14 @@ def test_val_fits_and_test_reports(tmp_path: Path) -> None:
     assert {Path(photo.name).parts[-3] for photo in parts.report} == {"test"}
     assert (len(parts.fit), len(parts.report)) == (6, 8)
     assert names(photos.photos(str(root), BUNDLE, None, 1, whole=True).report) == names(parts.report)
+
+
+def test_a_limit_is_of_the_photos_that_are_measured(tmp_path: Path) -> None:
+    """Where the source keeps its photos apart, a calibration takes half of it for each part; an evaluation all."""
+    root = str(folder(tmp_path, val_nut=6, val_washer=6, test_nut=6, test_washer=6))
+    assert len(photos.photos(root, BUNDLE, 8, 1, whole=True).report) == 8
+    parts = photos.photos(root, BUNDLE, 8, 1)
+    assert (len(parts.fit), len(parts.report)) == (4, 4)
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
@@ -111,6 +120,38 @@ def test_distortions_are_added_at_the_camera_s_size(tmp_path: Path) -> None:
         assert 0 < np.abs(found.images[3 * row + 1].astype(int) - blurred).mean() < 4
 
 
+def test_only_clear_photos_are_distorted() -> None:
+    """A dark one that is blurred would be called blurred, and the estimator be fitted to that."""
+    chosen = photos.photos("generated", BUNDLE, 40, 5, whole=True).report
+    found = photos.frames(chosen, SMALL, {"blur-15": "blurred"})
+
+    faulty = [photo for photo in chosen if photo.quality != "clear"]
+    assert 0 < len(faulty) < 40
+    assert len(found.images) == 2 * 40 - len(faulty)
+    assert (found.quality[found.variant == "blur-15"] == "blurred").all()
+    assert found.quality[found.variant == "as it is"].tolist() == [photo.quality for photo in chosen]
+    assert np.array_equal(found.natural, found.variant == "as it is")
+    # Both frames of a photo are known to be of one.
+    own = {photo.identity for photo in chosen if photo.quality == "clear"}
+    assert {int(each) for each in found.photo[found.variant == "blur-15"]} == own
+    assert np.unique(found.photo).size == 40
+
+
+def test_frames_that_were_distorted_when_they_were_prepared_are_not_the_camera_s(tmp_path: Path) -> None:
+    """They are of a class, but say nothing of how often a camera sends it."""
+    from popexd.training.data import prepare
+
+    root = folder(tmp_path / "photos", **dict.fromkeys(BUNDLE.classes, 10))
+    side = BUNDLE.input.height
+    data = prepare(tmp_path / "cache", str(root), None, 3, side, distort="clear,blur-15,noise-20", processes=1)
+    bundle = replace(BUNDLE, classes=data.classes)
+    found = photos.frames(photos.photos(str(tmp_path / "cache"), bundle, None, 1).report, BUNDLE.input)
+
+    assert found.quality.tolist() == ["clear", "blurred", "noisy"] * len(BUNDLE.classes)
+    assert found.natural.tolist() == [True, False, False] * len(BUNDLE.classes)
+    assert np.array_equal(found.photo, np.repeat(found.photo[::3], 3))
+
+
 def test_frames_that_train_prepared_keep_their_splits(tmp_path: Path) -> None:
     """Tuning fits, validation reports; the frames are taken as they lie there."""
     from popexd.training.data import prepare
@@ -136,7 +177,5 @@ def test_more_frames_than_memory_may_take_are_refused() -> None:
 
 def test_generated_frames_are_for_bundles_that_know_the_parts() -> None:
     """Others are told so."""
-    from dataclasses import replace
-
     with pytest.raises(InputError, match=r"generated frames show nut, washer, gear, …, but pets knows cat, dog"):
         photos.photos("generated", replace(BUNDLE, name="pets", classes=("cat", "dog")), None, 1)

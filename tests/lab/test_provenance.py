@@ -16,6 +16,7 @@ from PIL import Image
 from popexd import bundle as bundles
 from popexd.bundle import Bundle
 from popexd.bundle.reading import listed_files
+from popexd.cli.main import main
 from popexd.errors import InputError
 from popexd.lab import photos, provenance
 from popexd.lab.provenance import Known
@@ -137,6 +138,29 @@ def test_prepared_frames_that_were_learned_are_left_out(tmp_path: Path, flat: Pa
     assert parts.origin == (
         "4 frames of tuning, 1 of validation; 2 that it was trained on and 1 that it was tuned on are left out"
     )
+
+
+def test_what_was_calibrated_on_is_not_measured_afterwards(tmp_path: Path, flat: Path) -> None:
+    """The photos that temperatures were fitted on are the new bundle's tuning photos; the others still measure it."""
+    bundle_of(tmp_path / "old", {}, provenance.known({"training": [1]}))
+    with pytest.raises(SystemExit) as ended:
+        main(
+            ["calibrate", str(tmp_path / "old"), "--data", str(flat), "--threads", "1", "--out", str(tmp_path / "new")]
+        )
+    assert not ended.value.code
+    new = bundles.load(tmp_path / "new")
+    known = provenance.of_bundle(new)
+    assert known is not None
+    assert known.complete
+    assert {name: len(own) for name, own in known.splits.items()} == {"training": 1, "tuning": 20, "validation": 20}
+
+    found = photos.photos(str(flat), new, None, 9, whole=True)
+    assert identities(found.report) == known.splits["validation"]
+    assert found.origin == "20 photos of flat; 20 that it was tuned on are left out"
+    assert new.validation.photo is not None
+    assert {int(each) for each in new.validation.photo} == known.splits["validation"]
+    again = photos.photos(str(flat), new, None, 9)
+    assert (identities(again.fit), identities(again.report)) == (known.splits["tuning"], known.splits["validation"])
 
 
 def test_once_trained_on_a_photo_validates_nothing_any_more() -> None:

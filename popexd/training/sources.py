@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -335,15 +334,15 @@ def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Mapping[str, str
                 continue
         except (OSError, FrameRejected) as error:
             raise InputError(f"{path}: cannot be read as an image: {error}") from error
-        records += distorted(photos.Photo(str(path), label, CLEAR, path.read_bytes), len(encoded), side, wanted)
+        records += distorted(photos.Photo(str(path), label, CLEAR, partial(bytes, encoded)), len(encoded), side, wanted)
     return records
 
 
 def distorted(photo: photos.Photo, camera_bytes: int, side: int, wanted: Mapping[str, str]) -> list[Record]:
     """Make a record of a photo for each of `wanted`: distorted at its own size, as an evaluation does, then resized."""
     names = {name: quality for name, quality in wanted.items() if name != CLEAR}
-    chance = zlib.crc32(Path(photo.name).name.encode())
-    made = photos.frames([photo], InputSpec(side, side, 3), names, seed=chance)
+    # Each photo has noise of its own, and the same wherever it lies.
+    made = photos.frames([photo], InputSpec(side, side, 3), names, seed=photos.identity(photo))
     return [
         (image, photo.label, str(quality), camera_bytes)
         for image, quality, variant in zip(made.images, made.quality, made.variant, strict=True)

@@ -185,6 +185,23 @@ def test_frames_are_there_once_for_every_distortion(tmp_path: Path) -> None:
     assert prepare(tmp_path, "blurred").split("validation").quality.tolist() == ["blurred"] * 6
 
 
+def test_every_photo_has_noise_of_its_own(tmp_path: Path) -> None:
+    """Also where files of the same name lie in two folders; and the same wherever a photo lies."""
+    grey = np.full((60, 80, 3), 120, np.uint8)
+    for name in ("dark", "light"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for index in range(10):
+            grey[0, 0] = [index, len(name), 0]  # a pixel tells them apart
+            Image.fromarray(grey).save(tmp_path / "own" / name / f"{index}.png")
+    noisy = [prepare(tmp_path, "noise-40").split(name).images for name in sources.SPLITS]
+    assert len({image.tobytes() for split in noisy for image in split}) == 20
+    (tmp_path / "own").rename(tmp_path / "moved")
+    again = data.prepare(tmp_path / "again", str(tmp_path / "moved"), None, 1, 32, distort="noise-40", processes=1)
+    assert np.array_equal(again.split("training").images, noisy[0])
+    inner = [image[8:24, 8:24].astype(int) - 120 for split in noisy for image in split]
+    assert max(abs(np.corrcoef(inner[0].ravel(), each.ravel())[0, 1]) for each in inner[1:]) < 0.3
+
+
 def test_generated_frames_are_not_distorted_once_more(tmp_path: Path) -> None:
     """They come with distortions of their own."""
     with pytest.raises(InputError, match="--distort"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from popexd.criteria import Criterion
 from popexd.errors import Infeasible
@@ -47,14 +48,17 @@ def choose(
     costs: Mapping[str, float],
     target: Target,
     criteria: Mapping[str, Criterion] | None = None,
+    end: npt.NDArray[np.bool_] | None = None,
 ) -> Point:
     """Choose the thresholds of `branches` for a target, over a grid of quantiles of their certainty.
+
+    What is right where no branch is sure is in `end`, see `sweeps.points`.
 
     Raises:
         Infeasible: it cannot be reached; says how far one can get.
     """
     known = criteria or {}
-    found = points(answers, fine_levels(answers, branches, known), costs, known)
+    found = points(answers, fine_levels(answers, branches, known), costs, known, end)
     if target.cost is not None:
         return most_accurate(found, target.cost)
     return most_accurate(found) if target.accuracy is None else cheapest(found, target.accuracy)

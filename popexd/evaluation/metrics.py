@@ -8,7 +8,7 @@ the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,13 +92,26 @@ def answered_right(answers: Answers, policy: Policy, rule: str = "final", target
         target_confidence: for "most-confident".
     """
     taken = policy.taken(answers)
+    end = right_at_the_end(answers, policy.thresholds, rule, target_confidence)
+    left = taken < len(answers.exits) - 1
+    right: Right = np.where(left, answers.correct[taken, np.arange(answers.samples)], end)
+    return right
+
+
+def right_at_the_end(
+    answers: Answers, branches: Collection[str], rule: str = "final", target_confidence: float = 0.8
+) -> Right:
+    """Say of each sample whether its answer is right if no branch was sure of it, whatever the thresholds: [samples].
+
+    `branches` are those that run; see `answered_right` for the rest.
+    """
+    last = len(answers.exits) - 1
+    taken = np.full(answers.samples, last)
     if rule == "most-confident":
-        ran = [index for index, name in enumerate(answers.exits[:-1]) if name in policy.thresholds]
-        rows = [*ran, len(answers.exits) - 1]
+        rows = [*(index for index, name in enumerate(answers.exits[:-1]) if name in branches), last]
         # Of equal ones the last, which has seen most of the network.
         surest = np.array(rows[::-1])[answers.confidence[rows[::-1]].argmax(axis=0)]
-        unsure = (taken == len(answers.exits) - 1) & (answers.confidence[-1] < target_confidence)
-        taken = np.where(unsure, surest, taken)
+        taken = np.where(answers.confidence[-1] < target_confidence, surest, last)
     return answers.correct[taken, np.arange(answers.samples)]
 
 

@@ -20,6 +20,7 @@ from popexd.evaluation.metrics import (
     figures,
     missed_deadline,
     outage,
+    right_at_the_end,
 )
 from popexd.evaluation.outcomes import Answers
 from popexd.evaluation.policy import Policy
@@ -215,14 +216,15 @@ def _sweep(
     branches, criterion = list(policy.thresholds), one_criterion(policy)
     whole = 1.0 if criterion.name == "confidence" else criterion.threshold(0.0)
     levels = [round(float(level), 4) for level in np.linspace(0.0, whole, LEVELS)]
+    end = right_at_the_end(answers, branches, question.rule, question.p_target)
     swept = []
-    for level, point in zip(levels, common(answers, branches, costs, levels, policy.criteria), strict=True):
+    for level, point in zip(levels, common(answers, branches, costs, levels, policy.criteria, end), strict=True):
         # Where thresholds are confidences, the published curves ask for the accuracy that the threshold promises.
         target = level if criterion.name == "confidence" else question.p_target
         own = Policy(dict.fromkeys(branches, level), policy.criteria)
         swept.append(Swept(level, point, _outage(answers, own, replace(question, p_target=target))))
     lists = {branch: base_levels(policy.criterion(branch), len(branches)) for branch in branches}
-    return tuple(swept), tuple(increasing(points(answers, lists, costs, policy.criteria)))
+    return tuple(swept), tuple(increasing(points(answers, lists, costs, policy.criteria, end)))
 
 
 def one_criterion(policy: Policy) -> Criterion:
@@ -250,7 +252,8 @@ def _choices(
             continue
         fit, rest = own.halves(question.seed)
         try:
-            point = choose(fit, list(policy.thresholds), costs, question.target, policy.criteria)
+            end = right_at_the_end(fit, policy.thresholds, question.rule, question.p_target)
+            point = choose(fit, list(policy.thresholds), costs, question.target, policy.criteria, end)
         except Infeasible as error:
             found[name] = Choice(fit.samples, None, str(error), None)
             continue

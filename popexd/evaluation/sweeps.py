@@ -60,6 +60,7 @@ def points(
     levels: Mapping[str, Sequence[float]],
     costs: Mapping[str, float],
     criteria: Mapping[str, Criterion] | None = None,
+    end: npt.NDArray[np.bool_] | None = None,
 ) -> list[Point]:
     """Count every combination of thresholds, branches in the network's order; one not in `levels` does not run.
 
@@ -68,8 +69,9 @@ def points(
         levels: thresholds by branch, in its criterion's unit.
         costs: by exit that runs.
         criteria: by branch, confidence where not said otherwise.
+        end: [samples], which are answered rightly where no branch is sure; by default those that the final exit is.
     """
-    return list(_combinations(answers, _Walk(answers, levels, costs, criteria or {})))
+    return list(_combinations(answers, _Walk(answers, levels, costs, criteria or {}, end)))
 
 
 def common(
@@ -78,11 +80,12 @@ def common(
     costs: Mapping[str, float],
     levels: Sequence[float],
     criteria: Mapping[str, Criterion] | None = None,
+    end: npt.NDArray[np.bool_] | None = None,
 ) -> list[Point]:
-    """Count one threshold for all `branches` at a time, in the order of `levels`."""
+    """Count one threshold for all `branches` at a time, in the order of `levels`; see `points`."""
     found = []
     for level in levels:
-        found += points(answers, {branch: [level] for branch in branches}, costs, criteria)
+        found += points(answers, {branch: [level] for branch in branches}, costs, criteria, end)
     return found
 
 
@@ -176,6 +179,7 @@ class _Walk:
         levels: Mapping[str, Sequence[float]],
         costs: Mapping[str, float],
         criteria: Mapping[str, Criterion],
+        end: npt.NDArray[np.bool_] | None,
     ) -> None:
         self.exits = answers.exits
         self.running = [name for name in answers.exits[:-1] if name in levels]
@@ -183,6 +187,7 @@ class _Walk:
         self.costs = costs
         self.criteria = criteria
         self.correct = answers.correct
+        self.end = self.correct[-1] if end is None else end
         self.certainty = {name: certainty(answers, name, criteria.get(name, CONFIDENCE)) for name in self.running}
 
 
@@ -192,7 +197,7 @@ def _combinations(answers: Answers, walk: _Walk) -> Iterator[Point]:
     def further(place: int, left: npt.NDArray[np.intp], took: dict[str, tuple[float, int, int]]) -> Iterator[Point]:
         """Take the samples `left` over through the branches from `place` on; `took` is (threshold, how many, right)."""
         if place == len(walk.running):
-            end = int(walk.correct[-1][left].sum())
+            end = int(walk.end[left].sum())
             yield _point(walk, samples, took, left.size, end)
             return
         name = walk.running[place]

@@ -13,6 +13,7 @@ from popexd.criteria import Criterion
 from popexd.errors import Infeasible
 from popexd.evaluation.choosing import LEAST_LEAVING, Target, choose, choose_by_quality, reliable, reliable_by_quality
 from popexd.evaluation.losses import NORMAL_90
+from popexd.evaluation.metrics import answered_right, right_at_the_end
 from popexd.evaluation.outcomes import Answers, of_table
 from popexd.evaluation.policy import Policy
 from popexd.evaluation.report import Question, examine
@@ -81,6 +82,31 @@ def test_a_branch_that_does_not_run_needs_no_cost() -> None:
     for swept in report.swept:
         assert swept.point.cost == pytest.approx(counted(answers, {"b1": swept.level})[1])
     assert report.choices["all"].held_out is not None
+
+
+@pytest.mark.parametrize("rule", ["final", "most-confident"])
+def test_sweep_screening_and_choice_go_by_the_rule_of_the_answer(rule: str) -> None:
+    """Their accuracies are those of the figures at the same thresholds, where the rules make a difference."""
+    answers = drawn(4, 600)
+    question = Question(rule=rule, p_target=0.9, sweep=True, target=Target(accuracy=0.7), reshuffles=2)
+    report = examine(answers, Policy({"b1": 0.9, "b2": 0.9}), COSTS, question)
+
+    def right(thresholds: Mapping[str, float], other: str = rule) -> float:
+        return float(answered_right(answers, Policy(thresholds), other, 0.9).mean())
+
+    for point in (*(each.point for each in report.swept), *report.screened):
+        assert point.accuracy == pytest.approx(right(point.thresholds))
+    assert any(
+        right(point.thresholds, "final") != right(point.thresholds, "most-confident") for point in report.screened
+    )
+    choice = report.choices["all"]
+    assert choice.chosen is not None
+    assert choice.held_out is not None
+    halves = ((choice.chosen.accuracy, choice.samples), (choice.held_out.figures.accuracy, 600 - choice.samples))
+    assert sum(share * count for share, count in halves) == pytest.approx(600 * right(choice.chosen.thresholds))
+    end = right_at_the_end(answers, ("b1", "b2"), rule, 0.9)
+    best = choose(answers, ["b1", "b2"], COSTS, Target(), end=end)
+    assert best.accuracy == pytest.approx(right(best.thresholds))
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -106,7 +106,7 @@ def right_at_the_end(
     `branches` are those that run; see `answered_right` for the rest.
     """
     last = len(answers.exits) - 1
-    taken = np.full(answers.samples, last)
+    taken: Taken = np.full(answers.samples, last, dtype=np.intp)
     if rule == "most-confident":
         rows = [*(index for index, name in enumerate(answers.exits[:-1]) if name in branches), last]
         # Of equal ones the last, which has seen most of the network.

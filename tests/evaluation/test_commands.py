@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import subprocess
-import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +11,10 @@ from PIL import Image
 
 from popexd import bundle as bundles
 from popexd.bundle.reading import listed_files
-from popexd.cli.main import main
 from popexd.lab import conveyor
 from popexd.lab.parts import CLASSES
+from tests.evaluation.commands import in_a_process, popexd
 from tests.evaluation.tables import BUNDLE
-
-
-def popexd(*words: object, status: int = 0) -> str:
-    """Run the command; what it printed, or its complaint where that is expected."""
-    out, complaint = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(complaint), pytest.raises(SystemExit) as ended:
-        main([str(word) for word in words])
-    assert int(ended.value.code or 0) == status, complaint.getvalue()
-    return out.getvalue() if status == 0 else complaint.getvalue().strip()
-
-
-def in_a_process(*words: object, status: int = 0) -> str:
-    """Run the command in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "popexd.cli", *(str(word) for word in words)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == status, done.stderr
-    return done.stdout if status == 0 else done.stderr.strip()
 
 
 @pytest.fixture(scope="module")
@@ -231,89 +205,6 @@ def test_a_target_out_of_reach_is_said_after_the_figures() -> None:
     """Exit status 1, with how far one can get."""
     complaint = in_a_process("evaluate", "default", "--choose-accuracy", 0.9999, status=1)
     assert "accuracy 99.99% is not reached at any thresholds, the best is" in complaint
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (("--thresholds", "b9=0.5"), "no exit 'b9' in conveyor-b-alexnet, expected some of: b1, b3"),
-        (("--thresholds", "b1=high"), "--thresholds: 'b1=high', expected EXIT=T"),
-        (("--thresholds", "b1=-1"), "--thresholds: 'b1=-1', expected EXIT=T"),
-        (("--criterion", "margin"), "--criterion: 'margin', expected one of: confidence, entropy"),
-        (("--criterion", "entropy"), "b1, b3 would have no thresholds in its unit"),
-        (("--answer", "loudest"), "--answer: 'loudest', expected one of"),
-        (("--p-target", "80"), "--p-target: 80, expected a number in 0..1"),
-        (("--choose-accuracy", "2"), "--choose-accuracy: 2, expected a number in 0..1"),
-        (("--choose-ms", "5"), "expected --profile too"),
-        (("--deadline-ms", "5"), "expected --profile too"),
-        (("--distort", "blur-5"), "--distort: the validation table holds no photos, expected --data too"),
-        (("--data", "generated", "--distort", "rain"), "--distort: 'rain', expected some of clear, blurred, noisy"),
-        (("--data", "generated", "--distort", "a=blur-5,b=blur-5"), "blur-5 is a too, expected one class for it"),
-        (("--data", "{}/nowhere"), "nowhere: no such folder"),
-        (("--profile", "{}/nothing.json"), "nothing.json: No such file"),
-        (("--plot", "{}/file"), "file is a file, expected a folder"),
-        (("--cut", "output"), "--cut: times are not known, expected --profile too"),
-        (("--rtt-ms", "5"), "--rtt-ms: times are not known, expected --profile too"),
-    ],
-)
-def test_bad_options_of_evaluate_are_one_line(tmp_path: Path, words: tuple[str, ...], named: str) -> None:
-    """Exit status 2; it names the option or the file, and what was expected."""
-    (tmp_path / "file").write_text("")
-    complaint = popexd("evaluate", "default", *(word.format(tmp_path) for word in words), status=2)
-
-    assert named in complaint
-    assert "\n" not in complaint
-
-
-@pytest.mark.parametrize(
-    ("words", "named"),
-    [
-        (("--data", "generated", "--method", "platt"), "--method: 'platt', expected one of: none, global, per-branch"),
-        (("--data", "generated", "--samples-of", "some"), "--samples-of: 'some', expected one of: all, exiting"),
-        (("--data", "generated", "--thresholds", "0.9"), "--thresholds: '0.9', expected one of: keep, reliable"),
-        (("--data", "generated", "--thresholds", "keep", "--target-accuracy", "0.9"), "--thresholds: keep, together"),
-        (("--data", "generated", "--target-ms", "5"), "--target-ms: times are not known, expected --profile too"),
-        (("--data", "generated", "--plot", "{}/plot.gif"), "--plot:"),
-        (("--data", "generated", "--uplink-mbps", "5"), "--uplink-mbps: times are not known, expected --profile too"),
-        (("--data", "generated", "--plot", "{}/nowhere/plot.png"), "nowhere/plot.png: No such file or directory"),
-        (("--data", "{}/empty"), "0 class folders, expected at least two of nut"),
-        (("--data", "{}/one"), "1 class folders, expected at least two of nut"),
-        (("--data", "{}/other"), "knows no such class, expected folders named nut"),
-        (("--data", "{}/bare"), "bare/washer: no images, expected JPEG, PNG or WebP"),
-        (("--data", "{}/broken"), ".jpg: cannot be read as an image"),
-        (("--data", "{}/single"), "expected at least two of a class"),
-        (("--data", "{}/splits"), "splits/val/washer: no images"),
-    ],
-)
-def test_bad_input_of_calibrate_is_one_line_and_leaves_nothing(
-    tmp_path: Path, words: tuple[str, ...], named: str
-) -> None:
-    """Exit status 2; no bundle, no temporary folder."""
-    photo = conveyor.scene(0, 1).jpeg()
-    folders = {
-        "empty": [],
-        "one": ["nut"],
-        "other": ["nut", "hamster"],
-        "bare": ["nut", "washer"],
-        "broken": ["nut", "washer"],
-        "single": ["nut", "washer"],
-        "splits": ["val/nut", "val/washer", "test/nut", "test/washer"],
-    }
-    for name, inside in folders.items():
-        (tmp_path / name).mkdir()
-        for each in inside:
-            (tmp_path / name / each).mkdir(parents=True)
-            if not (name in {"bare", "splits"} and each.endswith("washer")):
-                for file in ("photo.jpg", "another.jpg")[: 2 if name == "broken" else 1]:
-                    (tmp_path / name / each / file).write_bytes(photo[:200] if name == "broken" else photo)
-    before = sorted(path.name for path in tmp_path.iterdir())
-    complaint = popexd(
-        "calibrate", "default", "--out", tmp_path / "new", *(word.format(tmp_path) for word in words), status=2
-    )
-
-    assert named in complaint
-    assert "\n" not in complaint
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 def test_calibrate_says_which_classes_the_new_estimator_forgot(tmp_path: Path) -> None:

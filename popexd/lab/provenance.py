@@ -73,8 +73,8 @@ def known(splits: Mapping[str, Iterable[Any]]) -> Known:
 
 
 def from_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Known | None:
-    """What `Known.arrays` gave; None where it is not there."""
-    if not {*_ARRAYS.values()} <= {*arrays}:
+    """What `Known.arrays` gave; None where it is not there, or something else under its names."""
+    if any(name not in arrays or arrays[name].dtype != np.uint64 for name in _ARRAYS.values()):
         return None
     found = known({name: arrays[array].ravel().tolist() for name, array in _ARRAYS.items()})
     return replace(found, complete=bool(np.all(arrays.get(_COMPLETE, True))))

@@ -77,7 +77,8 @@ def known_by(content: Mapping[str, Any]) -> Known | None:
     """What the network of a checkpoint knows; None where it keeps no identities."""
     data = content.get("data")
     tensors = data.get("photos") if isinstance(data, dict) else None
-    if not isinstance(tensors, dict) or not all(isinstance(each, Tensor) for each in tensors.values()):
+    usual = (torch.int64, torch.bool)
+    if not isinstance(tensors, dict) or not all(isinstance(e, Tensor) and e.dtype in usual for e in tensors.values()):
         return None
     arrays = {name: each.numpy() for name, each in tensors.items()}
     return provenance.from_arrays(

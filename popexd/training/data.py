@@ -177,7 +177,7 @@ def _remembered(build: Callable[..., Source], facts: Mapping[str, Any]) -> Known
     samples = facts.get("limit", facts.get("samples") if facts.get("source") == GENERATED else None)
     try:
         found = build(samples, int(facts.get("seed", 0)), "rule" in facts, None)
-    except InputError:
+    except (InputError, TypeError, ValueError):
         return None
     if not alike({**found.facts, "seed": 0, "side": 0}, {**facts, "seed": 0, "side": 0}):
         return None

@@ -31,6 +31,7 @@ LEAST_PER_CLASS = 10
 """Of a folder that is split here: fewer, and a class may be missing in a split."""
 
 _GENERATED_SAMPLES = 24_000
+_MOST_REMEMBERED = 10_000_000
 
 Record = tuple[npt.NDArray[np.uint8], int, str, int]
 """A frame [side, side, 3], its label, its quality class, and the bytes it had as a file."""
@@ -111,7 +112,7 @@ def remembered(facts: Mapping[str, Any], place: Path | None) -> Known | None:
     Generated frames can be named; photos where `place` is still the folder that they were listed in.
     """
     samples, seed = facts.get("limit", facts.get("samples")), facts.get("seed")
-    if not isinstance(samples, int) or not isinstance(seed, int):
+    if not isinstance(samples, int) or not isinstance(seed, int) or not 0 < samples <= _MOST_REMEMBERED or seed < 0:
         return None
     try:
         if facts.get("source") == GENERATED:

@@ -107,6 +107,21 @@ def test_what_cannot_be_known_is_said(tmp_path: Path, flat: Path) -> None:
     assert found.origin == "39 photos of flat; whether it was trained on some of them cannot be known"
 
 
+def test_what_is_no_list_of_photos_is_as_if_it_were_not_there(tmp_path: Path) -> None:
+    """Numbers of another kind in the table, facts that no training wrote: not known, no traceback, no hours."""
+    wrong = provenance.known({"training": [1]}).arrays() | {"tuned_on": np.array([0.5, np.nan])}
+    assert provenance.from_arrays(wrong) is None
+    for index, data in enumerate(
+        [
+            {"source": "generated", "seed": 1, "samples": 10**15},
+            {"source": "generated", "seed": -1, "samples": 200},
+            {"source": "folder", "seed": "x", "samples": 2},
+            {},
+        ]
+    ):
+        assert provenance.of_bundle(bundle_of(tmp_path / str(index), data), tmp_path) is None
+
+
 def test_a_folder_of_nothing_new_is_refused(tmp_path: Path, flat: Path) -> None:
     """One line that says why there is nothing to measure."""
     whole = {"training": set().union(*splits_of(sources.folder(flat, None, 3, 32)).values())}

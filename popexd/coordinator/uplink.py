@@ -13,7 +13,11 @@ from popexd.plan import Tier
 
 PING_BYTES = 64
 _LARGEST_PROBE = 65_536
-_SMALLEST_PROBE = 2_048
+_SMALLEST_PROBE, _FIRST_PROBE = 2_048, 4_096
+_SHARES = 100
+"""A probe takes no more than such a part of what is left in the budget: it becomes smaller before it becomes rarer."""
+_MOST_OFTEN = 5
+"""An eager uplink is probed so many times as often as the schedule says, at most."""
 _PROBE_TIMEOUT_SECONDS = 3.0
 _SUSPECT_AFTER = 2
 _SILENCE_SECONDS = 0.6
@@ -35,7 +39,11 @@ class News(Enum):
 
 
 class Uplink:
-    """The uplink as samples show it; `usable` is what planning asks."""
+    """The uplink as samples show it; `usable` is what planning asks.
+
+    It is `eager` while nothing crosses it but probes, though a better link might change that: then bytes that the
+    budget would not hold are spent on probing it more often than the schedule says.
+    """
 
     def __init__(self, interval_seconds: float, daily_bytes: int, quantile: float) -> None:
         self.interval_seconds = interval_seconds
@@ -58,6 +66,8 @@ class Uplink:
         self._trains_at = 0.0
         self._backoff_seconds = 0.5
         self._ping_at = float("inf")
+        self.eager = False
+        self._early_at = float("inf")
 
     def configure(self, interval_seconds: float, daily_bytes: int, quantile: float) -> None:
         """Go on with other settings; what was measured stays."""
@@ -183,7 +193,7 @@ class Uplink:
     # ------------------------------------------------------------------------------------------ probing
 
     def _plan_train(self) -> None:
-        self._train = [PING_BYTES, PING_BYTES, PING_BYTES, 4096]
+        self._train = [PING_BYTES, PING_BYTES, PING_BYTES, _FIRST_PROBE]
 
     def order_probe(self, now: float) -> None:
         """Ask for a round trip and a sized probe as soon as possible, within reason."""
@@ -194,23 +204,27 @@ class Uplink:
         self._trains_at = now
         if not self._train and self._trains_left >= 1:
             self._trains_left -= 1
-            self._train = [PING_BYTES, PING_BYTES, self._telling_bytes()]
+            self._train = self._full_train(now)
 
-    def _telling_bytes(self) -> int:
+    def _full_train(self, now: float) -> list[int]:
+        return [PING_BYTES, PING_BYTES, self._telling_bytes(now)]
+
+    def _telling_bytes(self, now: float) -> int:
         """Return the size of a probe that takes long enough to tell the rate, and not longer."""
         rate = self.estimator.rate(0.5)
         if rate is None:
-            return 4096
+            return _FIRST_PROBE
         round_trip, noise = self.estimator.round_trip_seconds, self.estimator.noise_seconds
-        seconds = min(0.08, max(0.01, 0.35 * round_trip, 4.0 * noise))
-        return max(_SMALLEST_PROBE, min(_LARGEST_PROBE, int(rate * seconds / 8)))
+        seconds = min(0.08, max(0.01, 0.35 * round_trip, 5.0 * noise))
+        fair = max(_FIRST_PROBE, self.budget.left(now) // _SHARES)
+        return max(_SMALLEST_PROBE, min(_LARGEST_PROBE, fair, int(rate * seconds / 8)))
 
     def due(self, now: float, force: bool = False) -> None:
         """Take in that the schedule calls for a probe: only what traffic has not told lately."""
         if self.suspect or not self.connected:
             return
         if force or now - self.estimator.rate_told_at >= 0.6 * self.interval_seconds:
-            self._train = self._train or [PING_BYTES, PING_BYTES, self._telling_bytes()]
+            self._train = self._train or self._full_train(now)
         elif now - self.estimator.round_trip_told_at >= 0.6 * self.interval_seconds and not self._train:
             self._train = [PING_BYTES]
 
@@ -221,7 +235,9 @@ class Uplink:
             return float("inf")
         if self._probe is not None:
             return self._probe[1] + _PROBE_TIMEOUT_SECONDS
-        return self._ping_at if self.suspect else float("inf")
+        if self.suspect:
+            return self._ping_at
+        return self._early_at if self.eager else float("inf")
 
     def expire_probe(self, now: float) -> News:
         """Give up a probe that is not answered in time."""
@@ -236,6 +252,9 @@ class Uplink:
         """Return the probe to send now, if any: one is out at a time, and only while nothing else crosses."""
         if not self.connected or self._probe is not None:
             return []
+        if self.eager and now >= self._early_at:
+            self._early_at = float("inf")
+            self._train = self._train or self._full_train(now)
         if tier is None:
             self._ping_at = max(self._ping_at, now + 1.0)
             return []
@@ -262,6 +281,10 @@ class Uplink:
         return allowed if allowed >= _SMALLEST_PROBE else None
 
     def _send(self, size: int, tier: Tier, now: float) -> list[SendProbe]:
+        if size > PING_BYTES:
+            # As often as the budget would overflow without it, and only while it is well filled.
+            pause = max(self.interval_seconds / _MOST_OFTEN, self.budget.seconds_for(size + 2 * PING_BYTES))
+            self._early_at = now + pause if self.budget.well_filled else float("inf")
         self._sequence += 1
         self._probe = (self._sequence, now)
         self.sent(("probe", self._sequence), size, now)

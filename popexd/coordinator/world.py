@@ -53,11 +53,24 @@ class World:
         if self.planner.infeasible is not None and not self._complained:
             self.notice("plan.infeasible", detail=self.planner.infeasible)
         self._complained = self.planner.infeasible is not None
+        self.uplink.eager = self._better_could_pay()
         if decision is None:
             return
         self._out.append(Decided(decision))
         if before is not None and before.plan_id != decision.plan_id:
             self.notice("plan.changed", plan_id=decision.plan_id, cut=decision.cut, reason=reason)
+
+    def _better_could_pay(self) -> bool:
+        """Whether every frame stays on the device though with a better link it might not."""
+        made, link, settings = self.planner.decision, self.uplink.link, self.planner.settings
+        if made is None or link is None or not self.profiles() or settings.mode == "device":
+            return False
+        if any(tier is not Tier.DEVICE for plan in made.plans.values() for tier in plan.tiers.values()):
+            return False
+        if settings.objective == "bytes":
+            return False
+        # No rate is quicker than the round trip.
+        return settings.objective not in ("seconds", "p95") or made.prediction.p95_seconds > link.round_trip_seconds
 
     def adopt(self, settings: PlannerSettings, reason: str, now: float) -> None:
         """Plan by these settings from now on.

@@ -21,6 +21,15 @@ class ByteBudget:
         self._at = now if self._at is None else max(self._at, now)
         return int(self._level)
 
+    @property
+    def well_filled(self) -> bool:
+        """Whether at least half of what it can hold was there when it was asked last."""
+        return self._level >= 0.5 * self._capacity
+
+    def seconds_for(self, amount: int) -> float:
+        """Return how long it takes until `amount` bytes have been added; what is added to a full one is lost."""
+        return amount / self._per_second if self._per_second > 0 else float("inf")
+
     def take(self, amount: int, now: float) -> bool:
         """Take `amount` bytes out of the budget if it holds them."""
         if amount > self.left(now):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from popexd.estimators.spread import Spread
 from popexd.network import Link
 
 _SMALL_BYTES = 1024
@@ -22,7 +23,7 @@ _SLOWER_SPREADS, _FASTER_SPREADS = 3.5, 2.0
 
 Nothing crosses a link sooner than it can, but anything may hold a message up: so being faster is the better evidence.
 """
-_ALLOWANCE, _ALARM, _SUSPICION = 0.75, 5.0, 2.0
+_ALLOWANCE, _ALARM, _SUSPICION = 0.75, 5.0, 1.0
 """Cumulated evidence (Page's CUSUM, in usual spreads): what each sample may be off for free, what makes a change, and
 what makes another probe worth its bytes. Two samples that are far off suffice, or many that are off a little."""
 _STRONGEST, _MOST_EVIDENCE = 4.0, 16
@@ -32,6 +33,9 @@ _FEWEST = 4
 
 _LOWEST_SHARE = 0.6
 """The published rate is a low one, but no lower than this share of the median: below, it is noise that speaks."""
+
+_SAME_SECONDS = 1.0
+"""Small messages that crossed so shortly before a change of the rate showed belong to what came after."""
 
 _UNANSWERED = "unanswered"
 
@@ -79,7 +83,7 @@ class LinkEstimator:
         self._small: deque[LinkSample] = deque(maxlen=17)
         self._large: deque[LinkSample] = deque(maxlen=self._capacity)
         self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
-        self._deviations: deque[float] = deque(maxlen=48)
+        self._early, self._late = Spread(), Spread()
         self._old_round_trip: float | None = None
         self._speedtest: LinkSample | None = None
         self._last: LinkSample | None = None
@@ -113,7 +117,7 @@ class LinkEstimator:
     @property
     def noise_seconds(self) -> float:
         """How much longer or shorter than expected a message usually takes, apart from its transfer."""
-        return self._spread * self.round_trip_seconds
+        return self._early.of_small() * self.round_trip_seconds
 
     def link(self) -> Link | None:
         """Return the estimate to plan on; None while nothing is known."""
@@ -164,17 +168,6 @@ class LinkEstimator:
             recent = 2.0 ** ((sample.at - newest) / (0.25 * self.window_seconds))
             weighed.append((rate, recent * (transfer / (transfer + round_trip)) ** 2))
         return sorted(weighed)
-
-    @property
-    def _spread(self) -> float:
-        """How far messages usually are from what is expected of them, as a share of it."""
-        count = len(self._deviations)
-        if count < 3:
-            return 0.12 if self._small else 0.4  # a line through a few large ones fits them whatever the link is like
-        ordered = sorted(self._deviations)
-        # In units of a normal distribution's; its tail may be longer.
-        usual = max(1.48 * ordered[count // 2], ordered[int(0.9 * count)] / 1.64)
-        return min(0.4, max(usual, 0.04 if count >= 8 else 0.1))
 
     # ------------------------------------------------------------------------------------------ taking in
 
@@ -244,12 +237,21 @@ class LinkEstimator:
             ratio = _transfer(sample, fit.round_trip) * fit.rate(0.5) / (8.0 * sample.bytes)
         else:
             ratio = sample.seconds / expected
+        usual = self._usual(sample, self._late if difference > 0 else self._early)
         if difference > 0:
-            off = difference * _FASTER_SPREADS / _SLOWER_SPREADS / max(_SLOWER_SECONDS / 2, self._spread * expected)
+            off = difference * _FASTER_SPREADS / _SLOWER_SPREADS / max(_SLOWER_SECONDS / 2, usual)
         else:
-            off = difference / max(_FASTER_SECONDS / 2, self._spread * expected)
+            off = difference / max(_FASTER_SECONDS / 2, usual)
         beyond = not 1 / _FACTOR <= ratio <= _FACTOR and abs(off) >= _FASTER_SPREADS
         return max(-_STRONGEST, min(_STRONGEST, off)), beyond
+
+    def _usual(self, sample: LinkSample, spread: Spread) -> float:
+        """How many seconds such a message is usually off."""
+        expected = self._expected(sample)
+        if sample.bytes <= _SMALL_BYTES:
+            return spread.of_small() * expected
+        round_trip = self._fit().round_trip
+        return spread.of_large(round_trip, expected - round_trip)
 
     def _expected(self, sample: LinkSample) -> float:
         fit = self._fit()
@@ -265,9 +267,13 @@ class LinkEstimator:
         doubt = self._doubts[large]
         off, beyond = self._contradiction(sample)
         evidence = doubt.add(sample, off, beyond)
-        self._deviations.append(
-            min(1.0, abs(sample.seconds / self._expected(sample) - 1.0)) if not beyond else self._spread
-        )
+        expected, round_trip = self._expected(sample), self._fit().round_trip
+        # What may be a change is not yet noise; noise that has grown is believed by and by. And as messages are held up
+        # by anything, but never come too soon, the late ones say nothing of how surprising an early one is.
+        parts, off_seconds = (round_trip, expected - round_trip), abs(sample.seconds - expected)
+        early, late = self._usual(sample, self._early), self._usual(sample, self._late)
+        self._early.add(large, early if beyond else min(off_seconds, _FASTER_SPREADS * early), *parts)
+        self._late.add(large, min(off_seconds, _SLOWER_SPREADS * late), *parts)
         if not beyond and not large:
             self._keep(sample, self._small)
         elif not beyond and (not self._small or self._tells(sample)):
@@ -295,7 +301,9 @@ class LinkEstimator:
         self._old_round_trip = before if self._small else self._old_round_trip
         if rate_changed:
             self._large = deque(evidence, self._large.maxlen)
-            self._small = deque(self._doubts[False].withheld, self._small.maxlen)
+            since = evidence[0].at - _SAME_SECONDS
+            known = [sample for sample in self._small if sample.at >= since]
+            self._small = deque(sorted([*known, *self._doubts[False].withheld], key=_instant), self._small.maxlen)
         else:
             # Only the round trip is known to have changed: what was learnt of the rate stands.
             by = statistics.median(sample.seconds for sample in evidence) - before
@@ -332,6 +340,10 @@ class _Doubt:
             if evidence >= _ALARM and len(samples) >= 2:
                 return list(samples)
         return None
+
+
+def _instant(sample: LinkSample) -> float:
+    return sample.at
 
 
 def _quantile(ascending: Sequence[tuple[float, float]], share: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from popexd.coordinator import events as ev
@@ -134,7 +136,7 @@ def test_probes_are_as_large_as_it_takes_and_not_larger() -> None:
         known.due(100.0)
         (size,) = {size for size in drive(known, 100.0, 2.0, rate, round_trip) if size > PING_BYTES}
         assert 2_048 <= size <= 65_536
-        assert size in (2_048, 65_536) or 0.25 * round_trip < 8 * size / rate < 0.6 * round_trip
+        assert size in (2_048, 65_536) or 0.25 * round_trip < 8 * size / rate < 0.8 * round_trip
 
 
 def test_the_budget_of_a_day_is_kept() -> None:
@@ -148,6 +150,48 @@ def test_the_budget_of_a_day_is_kept() -> None:
     assert known.budget.spent == sum(sizes)
     assert any(2_048 <= size < 20_000 for size in sizes)
     assert known.link is not None
+
+
+def early(bench: Bench, seconds: float, round_trip: float = 0.02) -> int:
+    """How many sized probes go without the schedule."""
+    before, end = len(probed(bench)), bench.now + seconds
+    while bench.brain.next_wakeup() < end:
+        bench.wait(bench.brain.next_wakeup() - bench.now)
+        bench.measured(0.1e6, round_trip)
+    return sum(size > PING_BYTES for size in probed(bench)[before:])
+
+
+def test_a_link_that_could_become_worth_it_is_probed_early() -> None:
+    """Between the schedule's probes, as often as the budget would overflow, while everything stays on the device."""
+    bench = Bench().connected().measured(0.1e6)
+    assert bench.decision.cut == "output"
+    assert 10 <= early(bench, 100) <= 20
+
+
+@pytest.mark.parametrize("settings", [{"mode": "device"}, {"objective": "bytes"}, {"probe_daily_bytes": 200_000}])
+def test_a_link_that_no_plan_would_use_is_left_to_the_schedule(settings: dict[str, Any]) -> None:
+    """Pinned to the device, or asked to send nothing; nor is it probed early with bytes that are needed later."""
+    bench = Bench(**settings).connected().measured(0.1e6)
+    assert bench.decision.cut == "output"
+    assert early(bench, 100) <= 1
+
+
+def test_a_round_trip_longer_than_the_device_takes_is_left_to_the_schedule() -> None:
+    """No rate makes up for it."""
+    bench = Bench().connected().measured(0.1e6, 0.5)
+    assert bench.decision.cut == "output"
+    assert early(bench, 60, 0.5) == 0
+
+
+def test_probes_become_smaller_before_they_become_rarer() -> None:
+    """None takes more than a hundredth of what is left, as long as that tells anything."""
+    known = uplink(interval=3.0, daily_bytes=4_000_000)
+    drive(known, 0.0, 2.0, 50e6, 0.03)
+    for step in range(100):
+        left = known.budget.left(10.0 + 3 * step)
+        known.due(10.0 + 3 * step, force=True)
+        sizes = drive(known, 10.0 + 3 * step, 0.2, 50e6, 0.03)
+        assert max(sizes[:3]) <= max(4_096, left / 100)
 
 
 def test_a_tiny_budget_and_a_tiny_packet_limit_still_tell_something() -> None:

@@ -90,14 +90,15 @@ class Street:
         jitter_seconds: float = 0.0,
         noise: tuple[float, float] = (0.95, 1.1),
         dwell_seconds: float = 2.0,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self.chance = random.Random(seed)
-        settings = Settings(PlannerSettings(dwell_seconds=dwell_seconds), probe_interval_seconds=PROBE_SECONDS)
+        settings = Settings(PlannerSettings(dwell_seconds=dwell_seconds), probe_interval_seconds=probe_seconds)
         conditions = Conditions(graph, settings, bits_per_second, delay_seconds, jitter_seconds, noise=noise)
         self.world = AgentWorld(conditions, self.chance)
         self.photo_bytes = photo_bytes
         self.world.all_up()
-        self.world.schedule(PROBE_SECONDS)
+        self.world.schedule(probe_seconds)
         self.world.every(1 / fps, self._see, begin=self.chance.random() / fps)
 
     def _see(self) -> None:
@@ -125,6 +126,23 @@ class Street:
                 link.cut = True
             else:
                 link.restore()
+
+    @property
+    def home(self) -> bool:
+        """Whether the plan in force sends nothing."""
+        return self.world.decision is not None and self.world.decision.cut == "output"
+
+    def decided_after(self, bits_per_second: float, within: float) -> float:
+        """Change the rate; return after how many seconds a decision was made on it, within a factor of two."""
+        begin, before = self.now, len(self.world.decisions)
+        self.pace(bits_per_second)
+        while self.now < begin + within:
+            self.run(0.1)
+            for made in self.world.decisions[before:]:
+                link = made.network.get("device")
+                if link is not None and 0.5 <= link.bits_per_second / bits_per_second <= 2:
+                    return made.decided_at - begin
+        return float("inf")
 
     @property
     def estimate(self) -> Link | None:

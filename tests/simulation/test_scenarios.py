@@ -10,7 +10,7 @@ import pytest
 from popexd.coordinator import events as ev
 from popexd.simulation.play import switches_of
 
-from .street import Street, alexnet, photos_only
+from .street import PROBE_SECONDS, Street, alexnet, photos_only
 
 FALL_SECONDS, RECOVERY_SECONDS = 10.0, 15.0
 LINKS = [(18.8e6, 0.002), (5.5e6, 0.02), (1.1e6, 0.04), (0.5e6, 0.05)]
@@ -75,6 +75,52 @@ def test_a_plan_that_ships_nothing_sees_the_link_get_better() -> None:
     for rate in (0.5e6, 2.5e6, 12.5e6):
         follows(street, rate, RECOVERY_SECONDS)
     assert street.world.decision.cut != "output"
+
+
+RISES = [(1.1e6, 5.5e6, 0.012), (0.5e6, 2.5e6, 0.04)]
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.005, 0.02])
+@pytest.mark.parametrize(("old", "new", "delay"), [*RISES, *((new, old, delay) for old, new, delay in RISES)])
+def test_who_stays_at_home_decides_on_another_link_with_the_next_probe(
+    old: float, new: float, delay: float, jitter: float
+) -> None:
+    """One scheduled probe and those that follow it at once: within its interval and a second, up or down."""
+    waits = []
+    for seed in range(6):
+        street = Street(alexnet(8, early=0.9), old, delay, seed=seed, jitter_seconds=jitter)
+        street.world.tell(ev.RequestReceived("set", 1, {"mode": "device"}))
+        street.run(30 + 0.5 * seed)
+        assert street.home
+        waits.append(street.decided_after(new, 30))
+    assert sum(wait <= PROBE_SECONDS + 1 for wait in waits) >= 5, waits
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.02])
+@pytest.mark.parametrize(("old", "new", "delay"), RISES)
+def test_who_stays_at_home_hears_of_a_better_link_long_before_the_next_scheduled_probe(
+    old: float, new: float, delay: float, jitter: float
+) -> None:
+    """At the default of thirty seconds, with bytes that the budget would not have held."""
+    waits = []
+    for seed in range(6):
+        street = Street(alexnet(8, early=0.9), old, delay, seed=seed, jitter_seconds=jitter, probe_seconds=30)
+        street.run(120 + seed)
+        assert street.home
+        waits.append(street.decided_after(new, 60))
+    assert sum(wait <= 20 for wait in waits) >= 5, waits
+
+
+def test_probing_more_often_costs_no_more_than_the_budget_gives_back() -> None:
+    """An hour at home: many more probes than the schedule asks for, and the budget as full as it was."""
+    street = Street(alexnet(8, early=0.9), 1.1e6, 0.012, fps=0.5, probe_seconds=30)
+    street.run(60)
+    budget = street.world.brain.world.uplink.budget
+    spent, left = budget.spent, budget.left(street.now)
+    street.run(3_600)
+    assert street.home
+    assert 2.5 * 120 * 2_048 < budget.spent - spent <= 0.75 * 50e6 * 3_600 / 86_400
+    assert budget.left(street.now) >= 0.99 * left
 
 
 def test_a_jittery_link_is_followed_as_well() -> None:

@@ -38,6 +38,7 @@ def link(figures: Link | None, now: float) -> LinkFigures:
     return LinkFigures(
         bits_per_second=figures.bits_per_second,
         round_trip_seconds=figures.round_trip_seconds,
+        jitter_seconds=figures.jitter_seconds,
         source=figures.source,
         age_seconds=age,
     )

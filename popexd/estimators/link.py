@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from popexd.estimators.spread import Spread
+from popexd.estimators.spread import Jitter, Spread
 from popexd.network import Link
 
 _SMALL_BYTES = 1024
@@ -66,8 +66,9 @@ class LinkEstimator:
 
     The model is ``seconds = round trip + 8 bytes / rate``. Small messages give the round trip (median); those that take
     long enough to tell give the rate: a weighted quantile over the samples since the last change. Planning on a low
-    quantile keeps a plan good in the slower part of what the link does. `rate_told_at` and `round_trip_told_at` are
-    when the last message told of them; one of `telling_bytes` always does.
+    quantile keeps a plan good in the slower part of what the link does. How far messages are off what was expected of
+    them is the link's jitter. `rate_told_at` and `round_trip_told_at` are when the last message told of them; one of
+    `telling_bytes` always does.
     """
 
     def __init__(self, quantile: float = 0.25, window_seconds: float = 120.0, capacity: int = 32) -> None:
@@ -84,6 +85,7 @@ class LinkEstimator:
         self._large: deque[LinkSample] = deque(maxlen=self._capacity)
         self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
         self._early, self._late = Spread(), Spread()
+        self._jitter = Jitter(self.window_seconds)
         self._old_round_trip: float | None = None
         self._speedtest: LinkSample | None = None
         self._last: LinkSample | None = None
@@ -125,7 +127,7 @@ class LinkEstimator:
         if rate is None or middle is None or self._last is None:
             return None
         rate = max(rate, _LOWEST_SHARE * middle)
-        return Link(rate, self.round_trip_seconds, self._last.source, self._last.at)
+        return Link(rate, self.round_trip_seconds, self._last.source, self._last.at, self._jitter.seconds)
 
     def _fit(self) -> _Fit:
         if self._known is None:
@@ -271,6 +273,8 @@ class LinkEstimator:
         # What may be a change is not yet noise; noise that has grown is believed by and by. And as messages are held up
         # by anything, but never come too soon, the late ones say nothing of how surprising an early one is.
         parts, off_seconds = (round_trip, expected - round_trip), abs(sample.seconds - expected)
+        if sample.source != _UNANSWERED:
+            self._jitter.add(sample.at, large, sample.seconds - expected)
         early, late = self._usual(sample, self._early), self._usual(sample, self._late)
         self._early.add(large, early if beyond else min(off_seconds, _FASTER_SPREADS * early), *parts)
         self._late.add(large, min(off_seconds, _SLOWER_SPREADS * late), *parts)
@@ -298,6 +302,7 @@ class LinkEstimator:
     def _begin_anew(self, evidence: Sequence[LinkSample], rate_changed: bool) -> None:
         """Start from the samples that contradicted all before them."""
         before = self.round_trip_seconds
+        self._jitter.forget_since(evidence[0].at)
         self._old_round_trip = before if self._small else self._old_round_trip
         if rate_changed:
             self._large = deque(evidence, self._large.maxlen)

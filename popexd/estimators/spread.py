@@ -43,7 +43,7 @@ class Jitter:
         self._known = None
 
     def forget_since(self, instant: float) -> None:
-        """Take back what was not late, as the link had changed."""
+        """Take back what has crossed from an instant on: it was not late, the link had changed."""
         self._seen = deque((seen for seen in self._seen if seen[0] < instant), maxlen=_RECENT)
         self._known = None
 

@@ -55,6 +55,7 @@ class LinkFigures(BaseModel):
 
     bits_per_second: float | None = None
     round_trip_seconds: float | None = None
+    jitter_seconds: float | None = Field(default=None, description="standard deviation of a crossing's time")
     source: str = "none"
     age_seconds: float | None = None
 

@@ -83,9 +83,11 @@ def test_a_link_that_is_unknown_is_null() -> None:
         "round_trip_seconds": None,
         "source": "none",
         "age_seconds": None,
+        "jitter_seconds": None,
     }
     assert render.link(Link(1e6, 0.02), 10.0).age_seconds is None
-    measured = render.link(Link(1e6, 0.02, "probe", measured_at=7.5), 10.0)
+    measured = render.link(Link(1e6, 0.02, "probe", measured_at=7.5, jitter_seconds=0.004), 10.0)
+    assert measured.jitter_seconds == 0.004
     assert (measured.bits_per_second, measured.source, measured.age_seconds) == (1e6, "probe", 2.5)
 
 

@@ -34,6 +34,23 @@ def test_the_cut_moves_with_the_link() -> None:
     assert cuts == [("input", "camera"), ("v1", "q8+zstd"), ("output", None)]
 
 
+@pytest.mark.parametrize("rate", [50e6, 10e6, 0.1e6])
+def test_jitter_moves_the_percentile_and_not_the_plan(rate: float) -> None:
+    """Where mean seconds are to be small; where the 95th percentile is, jitter is a reason to stay on the device."""
+    steady, jittery = (Known({CLOUD: "profile"}, Link(rate, 0.02, jitter_seconds=jitter)) for jitter in (0.0, 0.03))
+    first, second = planner().consider(steady, "test", 0.0), planner().consider(jittery, "test", 0.0)
+    assert first is not None
+    assert second is not None
+    assert first.plans == second.plans
+    assert first.prediction.seconds == second.prediction.seconds
+    assert (first.prediction.p95_seconds < second.prediction.p95_seconds) is (first.cut != "output")
+    far = planner(objective="p95").consider(
+        Known({CLOUD: "profile"}, Link(rate, 0.02, jitter_seconds=0.5)), "test", 0.0
+    )
+    assert far is not None
+    assert far.cut == "output"
+
+
 def test_without_workers_or_link_the_device_decides_alone() -> None:
     """A worker without a known link is as good as none, and the other way round."""
     for known in (Known(), Known({CLOUD: "profile"}), Known({}, Link(50e6))):

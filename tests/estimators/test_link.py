@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -38,6 +39,41 @@ def test_a_steady_link_is_known_within_a_half(kind: str, jitter: float) -> None:
         off.append(abs(math.log(rate / traffic.link.bits_per_second)))
         assert 0.5 < traffic.published < 2
     assert sorted(off)[int(0.97 * len(off))] < math.log(1.5)
+
+
+@pytest.mark.parametrize("kind", ["small and pings", "probes"])
+@pytest.mark.parametrize("jitter", [0.02, 0.1, 0.3])
+def test_the_jitter_is_known_within_a_factor_of_one_and_a_half(kind: str, jitter: float) -> None:
+    """That of the round trip, whose law is exponential here: its mean is its standard deviation. The rate is steady."""
+    off = []
+    for seed in SEEDS:
+        chance = random.Random(seed)
+        link = replace(any_link(chance, jitter), unsteady=0.0)
+        traffic = Traffic(link, KINDS[kind], chance)
+        traffic.go_on(80)
+        known = traffic.estimator.link()
+        assert known is not None
+        off.append(abs(math.log(known.jitter_seconds / (jitter * link.round_trip))))
+    assert sorted(off)[int(0.9 * len(off))] < math.log(1.5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_steady_link_has_no_jitter_to_speak_of(kind: str) -> None:
+    """Nor has one whose rate has just changed, nor one that holds a single message up for a second."""
+    for seed in SEEDS:
+        chance = random.Random(seed)
+        traffic = Traffic(any_link(chance, 0.0), KINDS[kind], chance)
+        traffic.go_on(60)
+        at_first = traffic.estimator.link()
+        traffic.becomes(rate=0.2)
+        traffic.go_on(20)
+        size = KINDS[kind](chance, traffic.link, 2)
+        traffic.now += 1
+        traffic.estimator.add(LinkSample(size, traffic.link.crossing(chance, size) + 1.0, traffic.now))
+        after = traffic.estimator.link()
+        assert at_first is not None
+        assert after is not None
+        assert max(at_first.jitter_seconds, after.jitter_seconds) < 0.1 * traffic.link.round_trip
 
 
 @pytest.mark.parametrize("kind", ["small and pings", "probes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from itertools import pairwise
 
@@ -144,6 +145,29 @@ def test_a_steady_link_sees_no_flapping_for_ten_minutes(rate: float, jitter: flo
     assert 0.85 <= figures["prediction_error"]["median_ratio"] <= 1.15
     assert figures["probe_bytes"] < 5_000_000
     assert street.world.brain.statistics.fallbacks.total() <= 5
+
+
+@pytest.mark.parametrize("home", [True, False])
+@pytest.mark.parametrize("jitter", [0.005, 0.02, 0.05])
+def test_the_jitter_that_is_published_is_the_links(jitter: float, home: bool) -> None:
+    """Told by probes alone or by shipments, within a factor of 1.5; it is spread evenly up to `jitter` one way."""
+    ratios = []
+    for seed in range(8):
+        street = Street(alexnet(8 if home else 13), 3.0e6, 0.02, seed=seed, jitter_seconds=jitter)
+        street.world.tell(ev.RequestReceived("set", 1, {"mode": "device" if home else "cloud"}))
+        street.run(90)
+        assert street.home is home
+        assert street.estimate is not None
+        ratios.append(street.estimate.jitter_seconds / (jitter / math.sqrt(12)))
+    assert sum(1 / 1.5 < ratio < 1.5 for ratio in ratios) >= 7, ratios
+
+
+def test_a_steady_link_is_published_without_jitter() -> None:
+    """Though frames take longer one time than another: that is the device's and the worker's."""
+    street = Street(alexnet(), 3.0e6, 0.02)
+    street.run(60)
+    assert street.estimate is not None
+    assert street.estimate.jitter_seconds < 0.001
 
 
 @pytest.mark.parametrize("slower", [13, 40, 120])

@@ -25,6 +25,7 @@ log = get_logger("agent")
 _LONGEST_FRAME_ID = 256
 _LONGEST_TRANSACTION = 1024
 _LONGEST_NAME = 128
+_MOST_MODELS = 16
 _CLIENT = "client"
 """The user property in which whoever sends a request may say who it is."""
 
@@ -115,7 +116,7 @@ class Inlet:
         known = self._present.pop(worker, None)
         if state is None or state.state == "offline" or self.bundle.fingerprint not in state.models.values():
             tier = known.tier if known is not None else "cloud" if state is None else state.tier
-            return [ev.WorkerChanged(worker, Tier.of(tier), False)]
+            return [ev.WorkerChanged(worker, Tier.of(tier), False, instead=self._instead(state))]
         self._present[worker] = state
         return [self._found(worker, state)]
 
@@ -137,6 +138,14 @@ class Inlet:
         self._profiles[worker] = profile
         state = self._present.get(worker)
         return [] if state is None else [self._found(worker, state)]
+
+    def _instead(self, state: WorkerState | None) -> dict[str, dict[str, str]] | None:
+        """Say what a worker serves and what was expected of it, as name to fingerprint; None if it is not there."""
+        if state is None or state.state == "offline":
+            return None
+        offered = list(state.models.items())[:_MOST_MODELS]
+        models = {name[:_LONGEST_NAME]: fingerprint[:_LONGEST_NAME] for name, fingerprint in offered}
+        return {"models": models, "expected": {self.bundle.name: self.bundle.fingerprint}}
 
     def _found(self, worker: str, state: WorkerState) -> ev.WorkerChanged:
         return ev.WorkerChanged(worker, Tier.of(state.tier), True, self._profiles.get(worker))

@@ -39,6 +39,7 @@ _LEVELS = {
     "plan.infeasible": logging.WARNING,
     "uplink.lost": logging.WARNING,
     "worker.lost": logging.WARNING,
+    "worker.mismatched": logging.WARNING,
 }
 _STATUS_SECONDS = 60.0
 _EVENTS_PER_SECOND = 5.0

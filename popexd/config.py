@@ -180,9 +180,7 @@ class Planner(Section):
 class Probe(Section):
     """How the uplink is measured when no traffic tells."""
 
-    interval_seconds: float = Field(
-        default=30.0, gt=0, description="where traffic tells nothing; down to a fifth while all stays on the device"
-    )
+    interval_seconds: float = Field(default=30.0, gt=0, description="if no traffic tells; a fifth if all stays here")
     daily_bytes: int = Field(default=50_000_000, ge=0, description="probes never use more a day")
     speedtest: bool = Field(default=False, description="also ask speedtest-cli, which uses tens of megabytes a time")
 

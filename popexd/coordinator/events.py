@@ -133,12 +133,13 @@ class UplinkChanged:
 
 @dataclass(frozen=True, slots=True)
 class WorkerChanged:
-    """A worker of a tier came, went, or published its profile for our model."""
+    """A worker of a tier came, went, or published its profile for our model; `instead` tells what else it serves."""
 
     worker: str
     tier: Tier
     online: bool
     profile: Any = None
+    instead: Mapping[str, Mapping[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

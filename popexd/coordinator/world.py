@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from popexd.coordinator.choosing import Known
@@ -19,6 +20,8 @@ from popexd.coordinator.settings import PlannerSettings
 from popexd.coordinator.uplink import News, Uplink
 from popexd.plan import Tier
 
+_MOST_MISMATCHED = 64
+
 
 class World:
     """Who is there, how they are reached, and what is planned with them; orders go to `out`."""
@@ -29,6 +32,7 @@ class World:
         self.workers: dict[str, tuple[Tier, Any]] = {}
         self._out = out
         self._complained = False
+        self._mismatched: dict[str, Mapping[str, Mapping[str, str]]] = {}
 
     def profiles(self) -> dict[Tier, Any]:
         """Return a profile for every tier that has a worker online for this model."""
@@ -140,6 +144,7 @@ class World:
     def worker_changed(self, event: WorkerChanged, now: float) -> None:
         """Take in a worker's presence or profile."""
         known = self.workers.get(event.worker)
+        self._tell_mismatch(event)
         if not event.online:
             if self.workers.pop(event.worker, None) is not None:
                 self.notice("worker.lost", worker=event.worker, tier=event.tier.label)
@@ -152,6 +157,16 @@ class World:
             self.uplink.order_probe(now)
         if known is None or known[1] != profile:
             self.consider("worker found", now, urgent=True)
+
+    def _tell_mismatch(self, event: WorkerChanged) -> None:
+        """Tell once of a worker that serves other models than ours, and again when what it serves has changed."""
+        if event.online:
+            self._mismatched.pop(event.worker, None)
+        elif event.instead is not None and self._mismatched.get(event.worker) != event.instead:
+            if len(self._mismatched) >= _MOST_MISMATCHED:
+                self._mismatched.pop(next(iter(self._mismatched)))
+            self._mismatched[event.worker] = event.instead
+            self.notice("worker.mismatched", worker=event.worker, tier=event.tier.label, **event.instead)
 
     def unfit(self, worker: str, now: float) -> None:
         """Take in that a worker does not hold our model after all."""

@@ -141,6 +141,19 @@ def test_a_worker_that_goes_is_told_with_the_tier_it_had(gone: Message) -> None:
     assert (lost.worker, lost.tier, lost.online) == ("w1", Tier.EDGE, False)
 
 
+def test_what_a_worker_serves_instead_of_our_model_is_told() -> None:
+    """With names and fingerprints of both sides, however many it says it has; one that is gone serves nothing."""
+    box = inlet()
+    other = {BUNDLE.name: "f" * 64}
+
+    assert changed(box.worker_state(state(models=other))).instead == {"models": other, "expected": MINE}
+    many = changed(box.worker_state(state(models={f"m{index}" + 500 * "x": 500 * "f" for index in range(500)}))).instead
+    assert many is not None
+    assert len(str(many)) < 6_000
+    assert changed(box.worker_state(state(state="offline", models=other))).instead is None
+    assert changed(box.worker_state(state(models={**other, "mine": BUNDLE.fingerprint}))).instead is None
+
+
 def test_nonsense_from_a_worker_that_is_there_leaves_it_there() -> None:
     """Its next profile still counts."""
     box = inlet()

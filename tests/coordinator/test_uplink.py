@@ -351,17 +351,6 @@ def test_a_fall_is_followed_at_once() -> None:
     assert link.bits_per_second == pytest.approx(5e6, rel=0.3)
 
 
-def test_a_worker_that_comes_and_goes_is_told() -> None:
-    """Found and lost, once each; presence over and over is no news."""
-    bench = Bench().connected()
-    bench.worker("w1")
-    bench.worker("w1")
-    bench.worker("w1", online=False)
-    bench.worker("w1", online=False)
-    assert bench.notices("worker.found") == [{"worker": "w1", "tier": "cloud"}]
-    assert bench.notices("worker.lost") == [{"worker": "w1", "tier": "cloud"}]
-
-
 def test_connection_changes_are_told_once() -> None:
     """A broker that stays away gives many reasons, and is lost once."""
     bench = Bench()

@@ -261,6 +261,10 @@ def test_a_worker_with_another_edition_of_the_model_costs_no_answer(rig: Rig, tm
     assert metrics.fallbacks["worker-error"] > 0
     assert {each["reason"] for each in watch.events("offload.failed")} - set(BUSY) == {"fingerprint"}
     watch.until(lambda: "fingerprint" in watch.worker_metrics("theirs").tensors.rejected, "the other one's books")
+    (told,) = watch.events("worker.mismatched")
+    assert (told["worker"], told["tier"]) == ("theirs", "cloud")
+    assert told["models"] == {other.name: other.fingerprint}
+    assert told["expected"] == {bundle().name: bundle().fingerprint}
 
 
 def _files(facts: Mapping[str, Any]) -> list[str]:

@@ -39,9 +39,10 @@ class Door:
                     self.swallowed += len(data)
                 else:
                     sink.sendall(data)
-        for each in (source, sink):
+        # One way only: what the other end had still to say is heard.
+        for each, way in ((source, socket.SHUT_RD), (sink, socket.SHUT_WR)):
             with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                each.shutdown(way)
 
     def slam(self) -> None:
         """Break every connection; new ones get through, and are heard."""

@@ -176,7 +176,7 @@ class Flow:
         frame, order = returned
         frame.quality = event.quality or frame.quality
         if event.decode_seconds > 0:
-            self.watch.looked(frame.quality)
+            self.watch.looked(frame)
         learn_here(self.planner, frame, order, event, now)
         frame.decoded = frame.decoded or event.decode_seconds > 0
         frame.decode_seconds += event.decode_seconds

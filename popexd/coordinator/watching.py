@@ -16,10 +16,10 @@ class Watch:
     def __init__(self, table: Validation | None) -> None:
         self._drift = None if table is None else Drift(table)
 
-    def looked(self, quality: str | None) -> None:
+    def looked(self, frame: Frame) -> None:
         """Take in the image-quality class of a frame that was decoded."""
-        if self._drift is not None and quality is not None:
-            self._drift.looked(quality)
+        if self._drift is not None and frame.quality is not None:
+            self._drift.looked(frame.quality, frame.camera)
 
     def said(self, frame: Frame, exit_name: str, said: Classified, left: bool) -> None:
         """Take in what an exit said of a frame.
@@ -38,7 +38,7 @@ class Watch:
         if exit_name in bounds:
             asked.append((exit_name, bounds[exit_name]))
         certainty = said.confidence if said.certainty is None else said.certainty
-        self._drift.said(exit_name, certainty, left, asked, frame.quality)
+        self._drift.said(exit_name, certainty, left, asked, frame.quality, frame.camera, said.class_index)
 
     def notices(self) -> list[Notice]:
         """Return what is to be told of drifts that came or went."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from popexd.estimators.scenes import Scenes, effective_number, largest_by_chance, mix_by_chance, share_by_chance
 from popexd.validation import FINAL, Validation
 
 WINDOW = 300
@@ -27,8 +28,8 @@ FEWEST = 100
 """Frames that are looked back on at most, and from how many on anything is said."""
 
 DETECTED, CLEARED = 0.25, 0.15
-"""Largest difference of two distribution functions, 0..1. Frames that follow each other are alike; so what counts is
-the size of a difference, and not whether chance could explain it."""
+"""Largest difference of two distribution functions, 0..1. Only what is large matters, and only what chance does not
+explain is told: frames that follow each other are alike, so what counts there is how many scenes were looked at."""
 
 _LEVELS = np.linspace(0.1, 0.9, 9)
 _FEWEST_SAMPLES = 30
@@ -67,6 +68,7 @@ class _Seen:
     leaving: float
     certainty: float
     expected: float
+    scene: int
 
 
 class Drift:
@@ -80,28 +82,42 @@ class Drift:
         self._shares = {name: table.share_of(name) for name in self._classes}
         self._references: dict[Hashable, _Reference | None] = {}
         self._seen: dict[str, deque[_Seen]] = {name: deque(maxlen=WINDOW) for name in table.exits}
-        self._qualities: deque[str] = deque(maxlen=WINDOW)
+        self._qualities: deque[tuple[str, Hashable]] = deque(maxlen=WINDOW)
+        self._scenes = Scenes()
+        self._last_scene: dict[str, int] = {}
         self._drifting: set[tuple[str, str | None]] = set()
 
-    def looked(self, quality: str) -> None:
-        """Take in the image-quality class of a frame."""
+    def looked(self, quality: str, camera: str = "") -> None:
+        """Take in the image-quality class of a frame; as far as is known it shows what the one before it showed."""
         if quality in self._classes:
-            self._qualities.append(quality)
+            scene = self._last_scene.get(camera)
+            self._qualities.append((quality, self._scenes.another() if scene is None else scene))
 
     def said(
-        self, exit_name: str, certainty: float, left: bool, asked: Sequence[tuple[str, float]], quality: str | None
+        self,
+        exit_name: str,
+        certainty: float,
+        left: bool,
+        asked: Sequence[tuple[str, float]],
+        quality: str | None,
+        camera: str = "",
+        label: Hashable = None,
     ) -> None:
         """Take in how certain an exit was of a frame, and whether it answered.
 
         `asked` are the branches that were asked before it and were not sure, in order, with their bounds; for the exit
-        itself, its own bound is last unless it is the end of the network.
+        itself, its own bound is last unless it is the end of the network. `label` is what it took the frame for.
         """
         reference = self._reference(exit_name, tuple(asked), quality if quality in self._classes else None)
         if reference is None:
             return
         rank = reference.rank(certainty)
         excess = (rank <= _LEVELS) - reference.below
-        self._seen[exit_name].append(_Seen(excess, left, reference.leaving, certainty, reference.certainty))
+        scene = self._scenes.number((camera, exit_name), label, certainty)
+        if len(self._last_scene) >= _MOST_REFERENCES and camera not in self._last_scene:
+            self._last_scene.clear()
+        self._last_scene[camera] = scene
+        self._seen[exit_name].append(_Seen(excess, left, reference.leaving, certainty, reference.certainty, scene))
 
     def _reference(
         self, exit_name: str, asked: tuple[tuple[str, float], ...], quality: str | None
@@ -144,6 +160,7 @@ class Drift:
         seen = self._seen[name]
         return {
             "frames": len(seen),
+            "scenes": effective_number(each.scene for each in seen),
             "share": _mean(each.left for each in seen),
             "expected_share": _mean(each.leaving for each in seen),
             "confidence": _mean(each.certainty for each in seen),
@@ -152,7 +169,7 @@ class Drift:
         }
 
     def _mix(self) -> dict[str, dict[str, float]]:
-        counts, total = Counter(self._qualities), len(self._qualities)
+        counts, total = Counter(quality for quality, _ in self._qualities), len(self._qualities)
         if not total:
             return {}
         return {
@@ -166,20 +183,31 @@ class Drift:
             if len(seen) < FEWEST:
                 continue
             figures = self._exit(name)
-            self._follow(found, "confidence", name, figures["distance"], figures)
+            looks, expected = figures["scenes"], figures["expected_share"]
+            self._follow(found, "confidence", name, figures["distance"], largest_by_chance(looks), figures)
             if name != FINAL:
-                self._follow(found, "exits", name, abs(figures["share"] - figures["expected_share"]), figures)
+                distance = abs(figures["share"] - expected)
+                self._follow(found, "exits", name, distance, share_by_chance(expected, looks), figures)
         if len(self._qualities) >= FEWEST:
             mix = self._mix()
             distance = sum(abs(each["share"] - each["expected_share"]) for each in mix.values()) / 2
-            self._follow(found, "quality", None, distance, {"distance": distance, "classes": mix})
+            looks = effective_number(scene for _, scene in self._qualities)
+            chance = mix_by_chance(self._shares.values(), looks)
+            told = {"distance": distance, "scenes": looks, "classes": mix}
+            self._follow(found, "quality", None, distance, chance, told)
         return found
 
     def _follow(
-        self, found: list[Change], signal: str, name: str | None, distance: float, figures: dict[str, Any]
+        self,
+        found: list[Change],
+        signal: str,
+        name: str | None,
+        distance: float,
+        chance: float,
+        figures: dict[str, Any],
     ) -> None:
         before = (signal, name) in self._drifting
-        now = distance >= (CLEARED if before else DETECTED)
+        now = distance >= (CLEARED if before else max(DETECTED, chance))
         if now != before:
             (self._drifting.add if now else self._drifting.discard)((signal, name))
             found.append(Change(signal, name, now, figures))

@@ -180,6 +180,7 @@ class ExitDrift(BaseModel):
     confidence: float = Field(description="mean certainty of the frames asked")
     expected_confidence: float
     distance: float
+    scenes: float | None = Field(default=None, description="how many independent frames these are worth")
 
 
 class QualityShare(BaseModel):

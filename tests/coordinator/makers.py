@@ -140,9 +140,10 @@ class Bench:
         said: float | None = None,
         seconds: float = 0.02,
         shipment_bytes: int = TENSOR_BYTES,
+        label: int = 3,
     ) -> list[ev.Effect]:
         """Carry out an order, an exit answering with confidence `said`."""
-        classified = None if run.exit is None else ev.Classified(3, "nut", 1.0 if said is None else said)
+        classified = None if run.exit is None else ev.Classified(label, "nut", 1.0 if said is None else said)
         return self.tell(
             ev.RunDone(
                 key=run.key,

@@ -10,13 +10,23 @@ from popexd.estimators.drift import FEWEST
 from .makers import Bench, only
 
 
-def answered(bench: Bench, frames: int, said: float) -> None:
-    """Let frames come of which every branch that is asked says this, and the end too."""
-    for _ in range(frames):
+def answered(bench: Bench, frames: int, said: float, still: bool = False) -> None:
+    """Let frames come of which every branch that is asked says this, and the end too; of one thing if it is `still`."""
+    for number in range(frames):
         effects = bench.frame()
         while not only(ev.Answer, effects):
             (run,) = only(ev.Run, effects)
-            effects = bench.ran(run, said=said)
+            effects = bench.ran(run, said=said, label=0 if still else number)
+
+
+def test_one_scene_of_which_no_exit_is_sure_is_no_drift() -> None:
+    """An empty belt for minutes."""
+    bench = Bench(mode="device")
+    answered(bench, 3 * FEWEST, said=0.1, still=True)
+    effects = bench.tell(ev.Due("metrics"))
+    assert drifts(effects) == set()
+    (report,) = only(ev.Report, effects)
+    assert all(figures["scenes"] == 1 for figures in report.figures["drift"]["exits"].values())
 
 
 def drifts(effects: list[ev.Effect]) -> set[tuple[str, str, str | None]]:

@@ -10,7 +10,7 @@ import pytest
 from popexd.estimators.drift import FEWEST, WINDOW, Drift
 from popexd.validation import FINAL, Validation
 
-SAMPLES = 2000
+SAMPLES, LABELS = 2000, 8
 CLEAR, BLURRED = "clear", "blurred"
 
 
@@ -42,9 +42,10 @@ def play(
         first, last = (float(value) for value in samples.confidence[:, sample])
         first += sharpen * (1 - first)
         drift.looked(quality)
-        drift.said("b1", first, first >= own, [("b1", own)], quality)
+        label = int(sample) % LABELS
+        drift.said("b1", first, first >= own, [("b1", own)], quality, label=label)
         if first < own:
-            drift.said(FINAL, last, True, [("b1", own)], quality)
+            drift.said(FINAL, last, True, [("b1", own)], quality, label=label)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -92,7 +93,7 @@ def test_the_share_of_exits_alone_would_not_tell() -> None:
     share = float((clear >= bound).mean())
     for value in dice.choice(clear, WINDOW):
         shifted = bound + 0.005 if value >= bound else float(value)
-        drift.said("b1", shifted, shifted >= bound, [("b1", bound)], CLEAR)
+        drift.said("b1", shifted, shifted >= bound, [("b1", bound)], CLEAR, label=dice.integers(LABELS))
     found = {(change.signal, change.exit) for change in drift.changes()}
     assert found == {("confidence", "b1")}
     assert drift.figures()["exits"]["b1"]["share"] == pytest.approx(share, abs=0.1)
@@ -130,13 +131,11 @@ def test_the_figures_are_what_they_say() -> None:
 
 def test_nothing_is_said_of_a_few_frames() -> None:
     """Whatever they look like."""
-    drift = Drift(table())
-    for _ in range(FEWEST - 1):
+    drift, dice = Drift(table()), np.random.default_rng(4)
+    for number in range(FEWEST):
+        assert drift.changes() == [], number
         drift.looked(BLURRED)
-        drift.said("b1", 0.999, True, [("b1", 0.5)], CLEAR)
-    assert drift.changes() == []
-    drift.looked(BLURRED)
-    drift.said("b1", 0.999, True, [("b1", 0.5)], CLEAR)
+        drift.said("b1", 0.999, True, [("b1", 0.5)], CLEAR, label=dice.integers(LABELS))
     assert {change.signal for change in drift.changes()} == {"confidence", "quality", "exits"} - (
         {"exits"} if abs(1 - np.mean(table().confidence[0][::2] >= 0.5)) < 0.25 else set()
     )
@@ -152,3 +151,78 @@ def test_the_end_is_compared_with_samples_that_get_there() -> None:
         drift.said(FINAL, float(value), True, [("b1", bound)], CLEAR)
     assert drift.changes() == []
     assert drift.figures()["exits"][FINAL]["expected_confidence"] == pytest.approx(hard.mean())
+
+
+# ------------------------------------------------------------------------ scenes that last
+
+
+def watch_scenes(drift: Drift, certain: list[float], frames_each: int, noise: float = 0.01, seed: int = 0) -> None:
+    """Let scenes last, each as certain as that at b1 and a little more or less with every frame."""
+    dice = np.random.default_rng(seed)
+    for number, value in enumerate(certain):
+        for _ in range(frames_each):
+            said = float(np.clip(value + dice.normal(0, noise), 0, 1))
+            drift.looked(CLEAR, "belt")
+            drift.said("b1", said, said >= 0.8, [("b1", 0.8)], CLEAR, "belt", number % LABELS)
+
+
+@pytest.mark.parametrize("value", [0.05, 0.3, 0.79, 0.8, 0.999])
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.03])
+def test_one_scene_for_minutes_is_no_drift(value: float, noise: float) -> None:
+    """However sure an exit is of it: that is one look. The metrics show the shares, and what they are worth."""
+    drift = Drift(table())
+    watch_scenes(drift, [value], WINDOW, noise)
+    assert drift.changes() == []
+    figures = drift.figures()["exits"]["b1"]
+    assert figures["frames"] == WINDOW
+    assert figures["scenes"] < 5
+
+
+def test_a_scene_between_two_classes_is_one_scene_or_two() -> None:
+    """It is taken now for one and now for the other."""
+    drift, dice = Drift(table()), np.random.default_rng(1)
+    for _ in range(WINDOW):
+        drift.said("b1", 0.05 + dice.uniform(0, 0.03), False, [("b1", 0.8)], CLEAR, "belt", dice.integers(2))
+    assert drift.changes() == []
+    assert drift.figures()["exits"]["b1"]["scenes"] < 3
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scenes_that_last_are_no_drift_as_long_as_they_are_like_the_samples(seed: int) -> None:
+    """Ten scenes of thirty frames: by size alone that is drift in most windows, by chance it is not."""
+    dice = np.random.default_rng(100 + seed)
+    samples = table()
+    clear = samples.confidence[0][samples.quality == CLEAR]
+    drift = Drift(samples)
+    watch_scenes(drift, list(dice.choice(clear, 10)), WINDOW // 10, seed=seed)
+    assert [change.signal for change in drift.changes() if change.signal != "quality"] == []
+
+
+def test_drift_is_found_though_scenes_last() -> None:
+    """Sixty scenes of five frames of which the exit is much too sure."""
+    dice = np.random.default_rng(3)
+    drift = Drift(table())
+    watch_scenes(drift, list(0.97 + 0.03 * dice.random(60)), WINDOW // 60)
+    assert ("confidence", "b1") in {(change.signal, change.exit) for change in drift.changes() if change.detected}
+
+
+def test_a_camera_that_shows_one_scene_does_not_hide_another_that_does_not() -> None:
+    """Each camera has scenes of its own; one that stands still is one look among many."""
+    drift, dice = Drift(table()), np.random.default_rng(5)
+    for _ in range(WINDOW // 2):
+        drift.said("b1", 0.3, False, [("b1", 0.8)], CLEAR, "still", 0)
+        drift.said("b1", 1 - 0.02 * dice.random(), True, [("b1", 0.8)], CLEAR, "belt", dice.integers(LABELS))
+    scenes = drift.figures()["exits"]["b1"]["scenes"]
+    assert 2 < scenes < 8  # half of all that is shown is one look: whatever the rest says, that much is unknown
+    for _ in range(WINDOW):
+        drift.said("b1", 1 - 0.02 * dice.random(), True, [("b1", 0.8)], CLEAR, "belt", dice.integers(LABELS))
+    assert ("confidence", "b1") in {(change.signal, change.exit) for change in drift.changes() if change.detected}
+
+
+def test_names_of_cameras_without_end_are_not_remembered_without_end() -> None:
+    """They are free to invent."""
+    drift = Drift(table())
+    for number in range(5_000):
+        drift.said("b1", 0.5, False, [("b1", 0.8)], CLEAR, f"c{number}", 0)
+    assert len(drift._scenes._recent) <= 256
+    assert len(drift._last_scene) <= 256

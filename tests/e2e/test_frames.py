@@ -18,7 +18,9 @@ def watch(module_rig: Rig) -> Watch:
     broker = rig.broker()
     rig.worker(rig.worker_tables(broker.port))
     rig.agent(rig.agent_tables(broker.port, limits={"frame_bytes": 200_000}))
-    return rig.watch(broker.port)
+    watch = rig.watch(broker.port)
+    watch.until(lambda: watch.agent_is("online"), "the agent")
+    return watch
 
 
 @pytest.fixture(params=["device", "cloud"])

@@ -5,6 +5,8 @@
 #   WHEELS       a folder made by `make wheels`: nothing is fetched from the network
 #   COMPRESSION  of dpkg-deb: gzip (default), zstd, none, or xz, which takes minutes for a fifth less
 set -eu
+# Others must be able to run what root installs, whatever root's own mask is.
+umask 022
 
 SOURCE=$(cd "$(dirname "$0")/.." && pwd)
 PYTHON=${PYTHON:-/usr/bin/python3}

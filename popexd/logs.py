@@ -7,6 +7,7 @@ repeats is thinned out, and a value whose key names a secret is never written.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -25,6 +26,8 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
 
 MASK = "********"
+MOST_KINDS = 512
+_REFUSED = ("user", "client", "topic", "filter", "why")
 BURST = 5
 WINDOW_SECONDS = 60.0
 
@@ -38,7 +41,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
     journal = _is_journal(stream)
     coloured = not journal and (format == "console" or (format == "auto" and stream.isatty()))
     final: list[Processor] = [_renderer(format, coloured)]
-    factory: Callable[..., WrappedLogger] = structlog.WriteLoggerFactory(file=stream)
+    factory: Callable[..., WrappedLogger] = structlog.WriteLoggerFactory(file=cast(TextIO, Unfailing(stream)))
     if coloured:
         final.insert(0, _printable)
     if journal and format != "json":
@@ -74,7 +77,8 @@ def get_logger(name: str) -> FilteringBoundLogger:
 class Thinning:
     """Lets through the first warnings of a kind in a while and then counts: the next one says how many were held.
 
-    A kind is the module and the event's name; `burst` of a kind pass in `window_seconds`.
+    A kind is the module, the event's name and, for a refusal, who was refused what: a noisy client must not hide what
+    another one tries. `burst` of a kind pass in `window_seconds`; beyond `MOST_KINDS` they are told apart no longer.
     """
 
     def __init__(
@@ -87,15 +91,15 @@ class Thinning:
         self._window_seconds = window_seconds
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+        self._kinds: dict[tuple[str, ...], tuple[float, int]] = {}
 
     def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Pass the event on, or drop it."""
         if method not in {"warning", "error", "exception"}:
             return event
-        kind = (str(event.get("module")), str(event["event"]))
         now = self._monotonic()
         with self._lock:
+            kind = self._kind(event, now)
             began, seen = self._kinds.get(kind, (now, 0))
             held = 0
             if now - began >= self._window_seconds:
@@ -107,6 +111,31 @@ class Thinning:
         if held:
             event["held_back"] = held
         return event
+
+    def _kind(self, event: EventDict, now: float) -> tuple[str, ...]:
+        general = (str(event.get("module")), str(event["event"]))
+        kind = (*general, *(str(event[name]) for name in _REFUSED if name in event))
+        if kind in self._kinds or len(self._kinds) < MOST_KINDS:
+            return kind
+        self._kinds = {known: seen for known, seen in self._kinds.items() if now - seen[0] < self._window_seconds}
+        return kind if len(self._kinds) < MOST_KINDS else general
+
+
+class Unfailing:
+    """A stream that drops what cannot be written: a full disk or a closed pipe costs lines, not frames."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write, or drop."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, or leave it."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Foreign(logging.Handler):

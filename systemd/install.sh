@@ -13,6 +13,8 @@
 # Every installation is a release of its own below /opt/popexd/releases; /opt/popexd/current says which is in force. A
 # release that does not come up is taken back, and the one before it runs again. Configuration is never overwritten.
 set -eu
+# Others must be able to run what root installs, whatever root's own mask is.
+umask 022
 
 OPT=/opt/popexd
 CONFIG=/etc/popexd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import json
 import logging
@@ -173,3 +174,33 @@ def test_event_names_are_noun_past_verb_throughout() -> None:
                 ) if not re.match(r"[a-z]+(_[a-z]+)*\.[a-z]+(_[a-z]+)*( |$)", event):
                     wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {event}")
     assert wrong == []
+
+
+def test_a_noisy_client_does_not_hide_what_another_is_refused() -> None:
+    """Who was refused what is a kind of its own; too many kinds are one again."""
+    thinning = logs.Thinning(burst=1, monotonic=lambda: 0.0)
+
+    def refused(user: str) -> bool:
+        try:
+            thinning(None, "warning", {"event": "publish.refused", "module": "m", "user": user, "topic": "t"})
+        except structlog.DropEvent:
+            return False
+        return True
+
+    assert [refused("a"), refused("a"), refused("b"), refused("a")] == [True, False, True, False]
+    passed = sum(refused(f"u{index}") for index in range(2 * logs.MOST_KINDS))
+    assert passed <= logs.MOST_KINDS
+
+
+def test_a_log_that_cannot_be_written_raises_nothing() -> None:
+    """A full disk or a closed pipe costs lines only."""
+    with Path("/dev/full").open("w", encoding="utf-8") as stream:
+        stream.reconfigure(line_buffering=True)
+        logs.configure(format="json", stream=stream)
+        try:
+            logs.get_logger("m").info("frame.answered")
+            logs.get_logger("m").error("frame.lost")
+        finally:
+            logs.configure()
+            with contextlib.suppress(OSError):
+                stream.close()

@@ -1,6 +1,11 @@
-"""Hypothesis for every folder: without a clock, and the same examples each time; `make fuzz` is for new ones."""
+"""For every folder: Hypothesis without a clock and with the same examples each time; no width of a terminal.
+
+`make fuzz` is for new examples.
+"""
 
 from __future__ import annotations
+
+import os
 
 from hypothesis import HealthCheck, settings
 
@@ -11,3 +16,6 @@ settings.register_profile(
 # `--hypothesis-profile=search` looks further.
 settings.register_profile("search", settings.get_profile("popexd"), derandomize=False, max_examples=1000)
 settings.load_profile("popexd")
+
+# readline, which pytest loads, hands its idea of a terminal down to pytest-xdist's workers.
+os.environ.pop("COLUMNS", None)

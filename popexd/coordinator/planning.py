@@ -139,7 +139,8 @@ class Planner:
         """Solve again; return the decision to publish, None if the one in force stands unchanged.
 
         `urgent` says that something has changed, not merely been measured again: a plan that has become worse by it is
-        left at once, without dwell time. `forced` leaves it for any better one.
+        left at once, without dwell time. `forced` leaves it for any better one, and tells what is in force in any case:
+        somebody asked, or the settings that it goes by are others now.
         """
         started = self._timer()
         self._graphs = self._by_quality(known.profiles, now)
@@ -153,7 +154,8 @@ class Planner:
             self.decision = replace(
                 current, prediction=found.prediction, by_quality=found.by_quality, shares=found.shares
             )
-            if self._told is not None and not self._moved(self._told, found.prediction, known.uplink):
+            moved = self._told is None or self._moved(self._told, found.prediction, known.uplink)
+            if not moved and not forced:
                 return None
         else:
             self._count += 1

@@ -245,3 +245,15 @@ def test_a_part_that_was_not_involved_is_none() -> None:
     timing = first(ev.Answer, bench.ran(first(ev.Run, bench.frame()), 0.99)).timing
     assert (timing.encode, timing.transfer, timing.edge, timing.cloud) == (None, None, None, None)
     assert timing.decode == 0.005
+
+
+def test_whoever_asks_is_told_the_decision_again_though_the_plan_stays() -> None:
+    """The decision names the solver and the objective that are in force."""
+    bench = Bench().offloading()
+    before = bench.decision.plan_id
+    bench.asked("set", solver="exact")
+    first = bench.decided()[-1]
+    bench.asked("replan")
+    second = bench.decided()[-1]
+    assert (first.solver, first.plan_id, first.reason) == ("exact", before, "set")
+    assert second.reason == "request"

@@ -33,7 +33,9 @@ def mode(request: pytest.FixtureRequest, watch: Watch) -> str:
 
 def heard(watch: Watch) -> int:
     """How many frames the agent has received; nothing is under way when this is asked."""
-    return watch.metrics().frames.received
+    said = watch.ask("status").data
+    assert said is not None
+    return int(said["frames"]["received"])
 
 
 def rejections(watch: Watch, reason: str) -> int:
@@ -86,7 +88,7 @@ def test_a_frame_that_proves_bad_later_was_never_taken(watch: Watch, mode: str, 
     received, rejected = heard(watch), rejections(watch, reason)
     failed = len(watch.events("offload.failed"))
     watch.send("c1", payload, f"late {kind} {mode}")
-    watch.until(lambda: [each for each in watch.events("input.rejected") if each["frame_id"] == f"late {kind} {mode}"],
+    watch.until(lambda: [each for each in watch.events("input.rejected") if each.get("frame_id") == f"late {kind} {mode}"],
                 "the rejection")  # fmt: skip
     _, sent = watch.finished(mode, f"after {kind} {mode}", photo(2), "c1")
 

@@ -88,8 +88,8 @@ def test_a_frame_that_proves_bad_later_was_never_taken(watch: Watch, mode: str, 
     received, rejected = heard(watch), rejections(watch, reason)
     failed = len(watch.events("offload.failed"))
     watch.send("c1", payload, f"late {kind} {mode}")
-    watch.until(lambda: [each for each in watch.events("input.rejected") if each.get("frame_id") == f"late {kind} {mode}"],
-                "the rejection")  # fmt: skip
+    name = f"late {kind} {mode}"
+    watch.until(lambda: name in [each.get("frame_id") for each in watch.events("input.rejected")], "the rejection")
     _, sent = watch.finished(mode, f"after {kind} {mode}", photo(2), "c1")
 
     watch.at_rest(received + 1 + sent)

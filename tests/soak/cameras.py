@@ -66,15 +66,18 @@ class Book:
 
     def __init__(self, port: int, topics: DeviceTopics) -> None:
         self.metrics: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
         self.tiers: Counter[str] = Counter()
         self.fallbacks: Counter[str] = Counter()
         self.seconds: list[float] = []
         self.different: list[str] = []
         self.repeated = 0
         self._answers: dict[str, bytes] = {}
+        self._topics = topics
         self._bus = MqttBus(MqttSettings(port=port))
         self._bus.subscribe(topics.results("+"), self._result)
-        self._bus.subscribe(topics.metrics, self._counts)
+        self._bus.subscribe(topics.metrics, self._measured)
+        self._bus.subscribe(topics.response("status"), self._counted)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -98,8 +101,15 @@ class Book:
         self.fallbacks[answer["fallback"] or "none"] += 1
         self.seconds.append(answer["seconds"]["total"])
 
-    def _counts(self, message: Message) -> None:
+    def _measured(self, message: Message) -> None:
         self.metrics = json.loads(message.payload)
+
+    def ask(self) -> None:
+        """Ask the agent what it has counted so far; what it published before it says so is heard before that."""
+        self._bus.publish(self._topics.request("status"), json.dumps({"transaction": "count"}).encode(), qos=1)
+
+    def _counted(self, message: Message) -> None:
+        self.counts = json.loads(message.payload)["data"]["frames"]
 
     @property
     def connected(self) -> bool:

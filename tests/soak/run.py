@@ -124,10 +124,11 @@ class Soak:
             self._pause.wait(0.1)
 
     def at_rest(self) -> bool:
-        """Whether the agent's books balance."""
-        frames = self.book.metrics.get("frames", {})
-        balance = frames.get("taken") == frames.get("answered")
-        return balance and frames.get("received") == frames["taken"] + frames["dropped"] + frames["rejected"]
+        """Whether the agent's books balance; asked for, since what it reports by itself may be of before the last frames."""
+        self.book.ask()
+        frames = self.book.counts
+        balance = bool(frames) and frames["taken"] == frames["answered"]
+        return balance and frames["received"] == frames["taken"] + frames["dropped"] + frames["rejected"]
 
     # ---------------------------------------------------------------------------------------------- the faults
 
@@ -214,7 +215,7 @@ def soak(minutes: float, seed: int, say: Callable[[str], None] = lambda _: None)
 
 
 def _figures(run: Soak, minutes: float, seed: int) -> Figures:
-    book, frames = run.book, run.book.metrics["frames"]
+    book, frames = run.book, run.book.counts
     counts = {key: frames[key] for key in ("received", "taken", "dropped", "answered", "rejected")}
     figures = Figures(
         minutes=minutes,

@@ -124,7 +124,7 @@ class Soak:
             self._pause.wait(0.1)
 
     def at_rest(self) -> bool:
-        """Whether the agent's books balance. It is asked: what it reports by itself may be of before the last frames."""
+        """Whether the agent's books balance. It is asked, since its own reports may be of before the last frames."""
         self.book.ask()
         frames = self.book.counts
         balance = bool(frames) and frames["taken"] == frames["answered"]

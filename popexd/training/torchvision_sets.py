@@ -1,11 +1,17 @@
-"""torchvision's data sets by name (`torchvision:CIFAR10`), read where they lie, fetched only when asked to."""
+"""torchvision's data sets by name (`torchvision:CIFAR10`), read where they lie, fetched only when asked to.
+
+Which of them are for classification, and how each is asked for its splits, is told here: torchvision's own classes have
+no common form for it.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import io
-import urllib.error
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +40,63 @@ from popexd.training.sources import (
     variants,
 )
 
+WHOLE = ("Caltech101", "Caltech256", "EuroSAT", "FakeData", "ImageFolder", "SEMEION")
+"""Sets without splits of their own."""
+
+BY_TRAIN = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "KMNIST", "MNIST", "QMNIST", "USPS")
+"""Sets that are asked for their training part, or not."""
+
+BY_SPLIT: Mapping[str, tuple[str, ...]] = {
+    "CLEVRClassification": ("train", "val"),
+    "Country211": ("train", "valid", "test"),
+    "DTD": ("train", "val", "test"),
+    "FER2013": ("train", "test"),
+    "FGVCAircraft": ("train", "val", "test"),
+    "Flowers102": ("train", "val", "test"),
+    "Food101": ("train", "test"),
+    "GTSRB": ("train", "test"),
+    "Imagenette": ("train", "val"),
+    "OxfordIIITPet": ("trainval", "test"),
+    "PCAM": ("train", "val", "test"),
+    "RenderedSST2": ("train", "val", "test"),
+    "STL10": ("train", "test"),
+    "StanfordCars": ("train", "test"),
+    "SVHN": ("train", "test"),
+}
+"""Sets that are asked for a split by its name; of three the second tunes."""
+
+VARIANTS: Mapping[str, tuple[str, ...]] = {
+    "EMNIST": ("balanced", "byclass", "bymerge", "digits", "letters", "mnist"),
+}
+"""Sets of several forms, `torchvision:NAME/FORM`; the first is meant where none is said."""
+
+TOO_MANY = {
+    "ImageNet": 1000,
+    "INaturalist": 10_000,
+    "LFWPeople": 5749,
+    "Omniglot": 964,
+    "Places365": 365,
+    "SUN397": 397,
+}
+"""Sets of more classes than a byte numbers."""
+
+_NEEDS = {"PCAM": "h5py"}
+_NO_CLASS = {"Caltech256": "257.clutter"}  # as BACKGROUND_Google, which torchvision leaves out of Caltech101
+_NAMES = {"PCAM": ("no tumour", "tumour")}
+
 Item = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A split of a set as torchvision reads it, and every picture's label where it is told undecoded."""
+
+    found: Any
+    labels: Sequence[int] | None
+
+    def label(self, index: int) -> int:
+        """The picture's label; without labels all are alike, so that they are split together."""
+        return 0 if self.labels is None else self.labels[index]
 
 
 def torchvision_source(
@@ -51,100 +113,172 @@ def torchvision_source(
 ) -> Source:
     """Read a classification data set of torchvision; its own test split validates, else frames are split as elsewhere.
 
-    A tenth of its training split tunes. For `by_class` and `known` see `sources.folder`. Raises InputError for a set
-    that is not there or is none of classes.
+    Its own validation split tunes; where it has none, a tenth of its training split. A class without pictures is left
+    out. For `by_class` and `known` see `sources.folder`. Raises InputError for a set that is not there, cannot be read
+    or is none of classes.
     """
-    sets = _sets(name, root, download)
-    classes = _classes(name, sets[0])
-    check_classes(f"--data: {TORCHVISION}{name}", len(classes))
-    if sum(map(len, sets)) < LEAST_PER_CLASS * len(classes):
-        raise InputError(
-            f"--data: {TORCHVISION}{name}: {sum(map(len, sets))} images of {len(classes)} classes are too few"
-        )
+    name = _checked(name)
+    where = f"--data: {TORCHVISION}{name}"
+    parts = _parts(name, root, download)
+    classes, numbers = _classes(where, name, parts)
+    check_classes(where, len(classes))
+    first, *held_out = [
+        [(which, index) for index in range(len(part.found)) if part.labels is None or part.labels[index] in numbers]
+        for which, part in enumerate(parts)
+    ]
+    pictures, least = sum(map(len, (first, *held_out))), LEAST_PER_CLASS * len(classes)
+    if pictures < least:
+        raise InputError(f"{where}: {pictures} images of {len(classes)} classes, expected at least {least}")
     identity = partial(_identity, name)
-    first, *held_out = [[(which, index) for index in range(len(each))] for which, each in enumerate(sets)]
-    labels = [_labels(each) for each in sets]
     items = divided(
         first,
         held_out,
         samples,
         seed,
-        lambda item: labels[item[0]][item[1]],
+        lambda item: parts[item[0]].label(item[1]),
         by_class,
         lambda item: None if known is None else known.split_of(identity(item)),
     )
-    facts: dict[str, Any] = {
-        "source": f"{TORCHVISION}{name}",
-        "samples": sum(map(len, items.values())),
-        **asked(samples, distort),
-    }
-    if by_class:
-        chosen = [item for split in SPLITS for item in items[split]]
-        splits = {split: len(items[split]) for split in SPLITS}
-        facts |= {"splits": splits, "listing": digest(f"{which} {index}" for which, index in chosen), **BY_CLASS}
+    facts = _facts(name, items, by_class) | asked(samples, distort)
     wanted = variants(distort)
-    make = partial(_read, sets=sets, side=side, wanted=wanted)
+    make = partial(_read, where=where, parts=parts, numbers=numbers, side=side, wanted=wanted)
     return Source(classes, facts, items, make, identity, copies=len(wanted), parallel=False)
+
+
+def _facts(name: str, items: Mapping[str, Sequence[Item]], by_class: bool) -> dict[str, Any]:
+    chosen = [item for split in SPLITS for item in items[split]]
+    found: dict[str, Any] = {"source": f"{TORCHVISION}{name}", "samples": len(chosen)}
+    if not by_class:
+        return found
+    splits = {split: len(items[split]) for split in SPLITS}
+    return {**found, "splits": splits, "listing": digest(f"{which} {index}" for which, index in chosen), **BY_CLASS}
 
 
 def _identity(name: str, item: Item) -> int:
     return provenance.of_words(TORCHVISION, name, *item)
 
 
-def _labels(found: Any) -> list[int]:
-    """Every picture's label where the set tells it undecoded; else all alike, so that they are split together."""
+def _checked(name: str) -> str:
+    """Return a set's name, with its form where there are several. Raises InputError for one that cannot be used."""
+    word, slash, form = name.partition("/")
+    known = (*WHOLE, *BY_TRAIN, *BY_SPLIT)
+    if word in TOO_MANY:
+        raise InputError(f"--data: {TORCHVISION}{name}: {TOO_MANY[word]} classes, expected 2 to 256")
+    if word not in known:
+        there = inspect.isclass(getattr(datasets, word, None))
+        told = f", expected one of {', '.join(sorted(known))}" if there else nearest(word, known)
+        raise InputError(f"--data: {TORCHVISION}{name}{': not one class for each picture' * there}{told}")
+    if slash and form not in VARIANTS.get(word, ()):
+        forms = [f"{word}/{each}" for each in VARIANTS.get(word, ())] or [word]
+        raise InputError(f"--data: {TORCHVISION}{name}, expected {TORCHVISION}{', '.join(forms)}")
+    if word in _NEEDS and importlib.util.find_spec(_NEEDS[word]) is None:
+        raise InputError(f"--data: {TORCHVISION}{name}: it is read by {_NEEDS[word]}, expected that to be installed")
+    return f"{word}/{form or VARIANTS[word][0]}" if word in VARIANTS else word
+
+
+def _parts(name: str, root: Path, download: bool) -> list[_Part]:
+    """Every split of a set: training, one to tune where there is one, one to validate. Raises InputError."""
+    word, _, form = name.partition("/")
+    kind: Any = getattr(datasets, word)  # each takes options of its own
+    options = inspect.signature(kind).parameters
+    fetched = "download" in options or word in VARIANTS
+    given: dict[str, Any] = {"root": str(root)} if "root" in options else {}
+    given |= ({"download": download} if fetched else {}) | ({"split": form} if form else {})
+    asked_for: list[dict[str, Any]] = [{"split": split} for split in BY_SPLIT.get(word, ())]
+    if word in BY_TRAIN:
+        asked_for = [{"train": True}, {"train": False}]
+    elsewhere = not fetched or word == "StanfordCars"  # whose address is no more
+    with _nothing_left(root):
+        try:
+            return [_part(kind(**given, **which)) for which in asked_for or [{}]]
+        except Exception as error:  # foreign code on foreign files: it may raise anything
+            expected = (
+                "it there" if elsewhere else "a connection, or it there" if download else "it there, or --download"
+            )
+            raise InputError(f"--data: {TORCHVISION}{name} in {root}: {_told(error)}, expected {expected}") from error
+
+
+def _told(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:100]
+    return "not there, or not whole" if "download=True" in str(error) else line
+
+
+@contextmanager
+def _nothing_left(root: Path) -> Iterator[None]:
+    """Where a set is refused, remove the empty folders that torchvision made on the way."""
+    missing = [each for each in (root, *root.parents) if not each.exists()]
+    before = set() if missing else {*root.iterdir()} if root.is_dir() else set()
+    try:
+        yield
+    except InputError:
+        made = [
+            place
+            for new in ({*root.iterdir()} if root.is_dir() else set()) - before
+            for place in (new, *new.rglob("*"))
+        ]
+        for place in (*sorted(made, reverse=True), *missing):
+            with suppress(OSError):
+                place.rmdir()
+        raise
+
+
+def _part(found: Any) -> _Part:
     for name in ("targets", "labels", "y", "_labels"):
         labels = getattr(found, name, None)
         if labels is not None and len(labels) == len(found):
-            return [int(each) for each in np.asarray(labels)]
-    return [0] * len(found)
+            # QMNIST keeps more than the label, in further columns.
+            return _Part(found, np.asarray(labels).reshape(len(labels), -1)[:, 0].tolist())
+    samples = getattr(found, "_samples", None)
+    return _Part(found, None if samples is None else [label for _, label in samples])
 
 
-def _sets(name: str, root: Path, download: bool) -> list[Any]:
-    kind: Any = getattr(datasets, name, None)  # each takes options of its own
-    known = [each for each in datasets.__all__ if inspect.isclass(getattr(datasets, each))]
-    if name not in known:
-        raise InputError(f"--data: {TORCHVISION}{name}{nearest(name, known)}")
-    options = inspect.signature(kind).parameters
-    given: dict[str, Any] = {"root": str(root)} if "root" in options else {}
-    if "download" in options:
-        given["download"] = download
-    try:
-        if "train" in options:
-            return [kind(**given, train=which) for which in (True, False)]
-        if "split" in options:
-            return [kind(**given, split=which) for which in ("train", "test")]
-        return [kind(**given)]
-    except (RuntimeError, OSError, ValueError, TypeError, ModuleNotFoundError, urllib.error.URLError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
-        wanted = "a connection" if download else "it there, or --download"
-        raise InputError(f"--data: {TORCHVISION}{name} in {root}: {first_line}, expected {wanted}") from error
+def _classes(where: str, name: str, parts: Sequence[_Part]) -> tuple[tuple[str, ...], Mapping[int, int]]:
+    """The names of the classes that there are pictures of, and the index of each by its number in the set."""
+    told = [getattr(part.found, "classes", getattr(part.found, "categories", None)) for part in parts]
+    for other in told[1:]:
+        if told[0] is not None and other is not None and list(other) != list(told[0]):
+            raise InputError(f"{where}: its splits are of other classes, expected the same in each")
+    labels = [label for part in parts for label in part.labels or ()]
+    if any(not isinstance(label, int) for label in labels):
+        raise InputError(f"{where}: pictures without a label, expected one for each")
+    names = _names(name, parts[0].found, told[0], max(labels, default=-1) + 1)
+    there = {*labels} if labels else {*range(len(names))}
+    if not there <= {*range(len(names))}:
+        raise InputError(f"{where}: label {max(there)} of {len(names)} classes, expected 0 to {len(names) - 1}")
+    kept = [number for number in sorted(there) if names[number] != _NO_CLASS.get(name)]
+    return tuple(names[number] for number in kept), {number: index for index, number in enumerate(kept)}
 
 
-def _classes(name: str, found: Any) -> tuple[str, ...]:
-    if hasattr(found, "classes"):
-        # Some are tuples of names, some hold a slash or a space.
-        return tuple(str(each) for each in found.classes)
-    count = getattr(found, "num_classes", None)
-    if count is None:
-        labels = getattr(found, "targets", getattr(found, "labels", None))
-        if labels is None:
-            raise InputError(f"--data: {TORCHVISION}{name}: no classes, expected a data set for classification")
-        count = int(np.max(np.asarray(labels))) + 1
-    return tuple(str(each) for each in range(count))
+def _names(name: str, found: Any, told: Sequence[Any] | None, most: int) -> tuple[str, ...]:
+    if told is None:
+        count = getattr(found, "num_classes", most)
+        return _NAMES.get(name) or tuple(str(each) for each in range(count))
+    # Some are tuples of names, the usual one first.
+    return tuple(each[0] if isinstance(each, tuple) else str(each) for each in told)
 
 
-def _read(items: Sequence[Item], sets: Sequence[Any], side: int, wanted: Mapping[str, str]) -> list[Record]:
+def _read(
+    items: Sequence[Item],
+    where: str,
+    parts: Sequence[_Part],
+    numbers: Mapping[int, int],
+    side: int,
+    wanted: Mapping[str, str],
+) -> list[Record]:
     records: list[Record] = []
     for which, index in items:
-        picture, label = sets[which][index]
-        # As a file, as a camera would send it, but without a loss.
         stream = io.BytesIO()
-        picture.convert("RGB").save(stream, "PNG")
-        encoded = stream.getvalue()
+        try:
+            picture, told = parts[which].found[index]
+            # As a file, as a camera would send it, but without a loss.
+            picture.convert("RGB").save(stream, "PNG")
+            encoded, label = stream.getvalue(), numbers[int(told)]
+            frame = load_image(encoded, side, side)[0]
+        except Exception as error:  # likewise
+            raise InputError(f"{where}: picture {index} cannot be read: {_told(error)}") from error
         if [*wanted] == [CLEAR]:
-            records.append((load_image(encoded, side, side)[0], int(label), CLEAR, len(encoded)))
+            records.append((frame, label, CLEAR, len(encoded)))
             continue
-        photo = Photo(f"{which}-{index}", int(label), CLEAR, partial(bytes, encoded))
+        photo = Photo(f"{which}-{index}", label, CLEAR, partial(bytes, encoded))
         records += distorted(photo, len(encoded), side, wanted)
     return records

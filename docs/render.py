@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
+from popexd.bounds import BOUNDS
 from popexd.cli.main import COMMANDS
 from popexd.config import AgentConfig, WorkerConfig
 from popexd.protocol.files import FILES
@@ -111,7 +112,8 @@ def configuration(kind: Any) -> str:
         if section == "uplink":
             continue  # the keys of [mqtt] again
         for key, each in field.annotation.model_fields.items():
-            rows.append((f"`{section}.{key}`", default(each), type_of(each.annotation), each.description or ""))
+            value = type_of(each.annotation) + bounds(f"{section}.{key}")
+            rows.append((f"`{section}.{key}`", default(each), value, each.description or ""))
     return table(("key", "default", "value", "meaning"), rows)
 
 
@@ -141,6 +143,14 @@ def type_of(annotation: Any) -> str:
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "Path": "path"}[
         plain.__name__
     ]
+
+
+def bounds(key: str) -> str:
+    """Say between which numbers a key's value lies, if it is one; begins with a comma."""
+    if key not in BOUNDS:
+        return ""
+    least, most = BOUNDS[key]
+    return f", {least:g} to {f'{most:_.0f}' if most >= 10_000 else f'{most:g}'}"
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

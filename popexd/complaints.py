@@ -9,6 +9,8 @@ from typing import get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+_LONGEST = 80
+
 
 def complaint(
     error: ValidationError, kind: type[BaseModel], spelling: Callable[[Iterable[str]], str] = ".".join
@@ -19,7 +21,7 @@ def complaint(
     """
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key = spelling(path)
+    key = shortened(spelling(path))
     if first["type"] == "extra_forbidden":
         # The value is not repeated: it may be a password in the wrong place.
         what = "unknown section" if len(path) == 1 else "unknown key"
@@ -29,8 +31,14 @@ def complaint(
     text = first["msg"].removeprefix("Value error, ")
     for theirs, ours in (("Input should be", "expected"), ("an object", "a table"), ("valid dictionary", "table")):
         text = text.replace(theirs, ours)
-    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {first['input']!r}"
+    value = "" if isinstance(first["input"], Mapping | BaseModel) else f" = {shortened(repr(first['input']))}"
     return f"{key}{value}: {text[:1].lower()}{text[1:]}"
+
+
+def shortened(text: str) -> str:
+    """Return what a user wrote so that it fits on a line and steers no terminal."""
+    safe = text if text.isprintable() else repr(text)[1:-1]
+    return safe if len(safe) <= _LONGEST else f"{safe[:_LONGEST]}…"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -14,46 +14,32 @@ import socket
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from popexd.complaints import complaint, keys, nearest
-from popexd.errors import ConfigurationError, InputError
-from popexd.protocol.topics import checked_name, valid_name
+from popexd.errors import ConfigurationError
+from popexd.kinds import (
+    BundleName,
+    BundleNames,
+    DeviceName,
+    Host,
+    Mode,
+    Name,
+    Objective,
+    SolverName,
+    Text,
+    Threshold,
+    UserPath,
+    number,
+)
+from popexd.protocol.topics import valid_name
 from popexd.solvers import NAMES
 
 PREFIX = "POPEXD_"
 MASK = "********"
-
-Mode = Literal["auto", "device", "edge", "cloud"]
-Objective = Literal["seconds", "p95", "bytes", "device_seconds", "throughput"]
-
-
-def _solver(name: str) -> str:
-    if name not in NAMES:
-        raise ValueError(f"no such solver{nearest(name, NAMES)}")
-    return name
-
-
-def _topic_level(name: str) -> str:
-    try:
-        return checked_name(name, "name")
-    except InputError as error:
-        raise ValueError("expected 1-64 letters, digits, '.', '_' or '-', starting with a letter or digit") from error
-
-
-def _device_name(name: str) -> str:
-    if name in ("workers", "tier"):
-        raise ValueError("is a reserved word of the topic tree, expected another name")
-    return _topic_level(name)
-
-
-Name = Annotated[str, AfterValidator(_topic_level)]
-SolverName = Annotated[str, AfterValidator(_solver)]
-DeviceName = Annotated[str, AfterValidator(_device_name)]
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 
 
 def host_name() -> str:
@@ -66,7 +52,12 @@ def cache_folder() -> Path:
     """Return where measurements are kept: systemd's `$CACHE_DIRECTORY`, else `popexd` in the user's cache folder."""
     if given := os.environ.get("CACHE_DIRECTORY"):
         return Path(given.split(":")[0])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "popexd"
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "popexd"
+    try:
+        return Path.home() / ".cache" / "popexd"
+    except RuntimeError:  # a user without a home
+        return Path("/var/cache/popexd")
 
 
 class Section(BaseModel):
@@ -78,17 +69,15 @@ class Section(BaseModel):
 class Broker(Section):
     """How to reach a broker."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="name or address")
-    port: int = Field(default=1883, ge=1, le=65535, description="8883 is usual with TLS")
-    username: str | None = Field(default=None, min_length=1, description="absent: we do not say who we are")
+    host: Host = Field(default="127.0.0.1", description="name or address")
+    port: int = number("mqtt.port", 1883, "8883 is usual with TLS")
+    username: Text | None = Field(default=None, description="absent: we do not say who we are")
     password_file: UserPath | None = Field(default=None, description="a file whose first line is the password")
     tls: bool | None = Field(default=None, description="encrypt; absent: if a certificate is named or the port is 8883")
     ca_file: UserPath | None = Field(default=None, description="certificate authority that signed the broker's")
     cert_file: UserPath | None = Field(default=None, description="our certificate")
     key_file: UserPath | None = Field(default=None, description="our certificate's key")
-    keepalive_seconds: int = Field(
-        default=30, ge=5, le=3600, description="a silent connection is taken for dead after this"
-    )
+    keepalive_seconds: int = number("mqtt.keepalive_seconds", 30, "a silent connection is taken for dead after this")
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
@@ -132,20 +121,20 @@ class DeviceBroker(SiteBroker):
     """The site's broker, our site and this device."""
 
     device: DeviceName = Field(default_factory=host_name, description="this device; default: the host name")
-    session_seconds: int = Field(default=60, ge=0, le=3600, description="a broker keeps frames so long after a crash")
+    session_seconds: int = number("mqtt.session_seconds", 60, "a broker keeps frames so long after a crash")
 
 
 class AgentModel(Section):
     """The model to run."""
 
-    bundle: str = Field(default="default", min_length=1, description='"default" or a bundle folder')
+    bundle: BundleName = Field(default="default", description='"default" or a bundle folder')
 
 
 class WorkerModels(Section):
     """The models to serve."""
 
-    bundle: str | None = Field(default=None, min_length=1, description='"default" or a bundle folder')
-    bundles: list[str] = Field(default_factory=list, description="several of them")
+    bundle: BundleName | None = Field(default=None, description='"default" or a bundle folder')
+    bundles: BundleNames = Field(default_factory=list, description="several of them")
 
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
@@ -167,12 +156,12 @@ class Planner(Section):
     objective: Objective = Field(
         default="seconds", description="what the plan is to keep small, or large for throughput"
     )
-    min_accuracy: float | None = Field(default=None, ge=0, le=1, description="expected share of right answers")
-    min_agreement: float = Field(default=0.98, ge=0, le=1, description="share of answers a codec must leave unchanged")
-    deadline_seconds: float = Field(default=2.0, gt=0, description="the device finishes a frame itself after this")
-    dwell_seconds: float = Field(default=2.0, ge=0, description="least time between two changes of plan")
-    quantile: float = Field(default=0.25, gt=0, lt=1, description="plan on this quantile of the link's recent rates")
-    thresholds: dict[str, Annotated[float, Field(ge=0, le=12)]] = Field(
+    min_accuracy: float | None = number("planner.min_accuracy", None, "expected share of right answers")
+    min_agreement: float = number("planner.min_agreement", 0.98, "share of answers a codec must leave unchanged")
+    deadline_seconds: float = number("planner.deadline_seconds", 2.0, "the device finishes a frame itself after this")
+    dwell_seconds: float = number("planner.dwell_seconds", 2.0, "least time between two changes of plan")
+    quantile: float = number("planner.quantile", 0.25, "plan on this quantile of the link's recent rates")
+    thresholds: dict[Text, Threshold] = Field(
         default_factory=dict, description="of side branches, in the unit of their criteria; absent: the bundle's"
     )
 
@@ -180,31 +169,31 @@ class Planner(Section):
 class Probe(Section):
     """How the uplink is measured when no traffic tells."""
 
-    interval_seconds: float = Field(default=30.0, gt=0, description="if no traffic tells; a fifth if all stays here")
-    daily_bytes: int = Field(default=50_000_000, ge=0, description="probes never use more a day")
+    interval_seconds: float = number("probe.interval_seconds", 30.0, "if no traffic tells; a fifth if all stays here")
+    daily_bytes: int = number("probe.daily_bytes", 50_000_000, "probes never use more a day")
     speedtest: bool = Field(default=False, description="also ask speedtest-cli, which uses tens of megabytes a time")
 
 
 class Limits(Section):
     """What is refused unread."""
 
-    frame_bytes: int = Field(default=8_000_000, gt=0, description="of a camera frame as it came")
-    frame_pixels: int = Field(default=50_000_000, gt=0, description="width times height, from the header")
-    tensor_bytes: int = Field(default=16_000_000, gt=0, description="of a tensor message")
+    frame_bytes: int = number("limits.frame_bytes", 8_000_000, "of a camera frame as it came")
+    frame_pixels: int = number("limits.frame_pixels", 50_000_000, "width times height, from the header")
+    tensor_bytes: int = number("limits.tensor_bytes", 16_000_000, "of a tensor message")
 
 
 class Metrics(Section):
     """How often statistics are published, and over what window."""
 
-    interval_seconds: float = Field(default=10.0, gt=0, description="between two publications")
-    window_seconds: float = Field(default=60.0, gt=0, description="what percentiles and shares look back on")
+    interval_seconds: float = number("metrics.interval_seconds", 10.0, "between two publications")
+    window_seconds: float = number("metrics.window_seconds", 60.0, "what percentiles and shares look back on")
 
 
 class Runtime(Section):
     """How segments are run."""
 
-    threads: int = Field(default=0, ge=0, le=1024, description="0: all cores")
-    slowdown: float = Field(default=1.0, ge=1, description="laboratory: pretend the machine is so many times slower")
+    threads: int = number("runtime.threads", 0, "0: all cores")
+    slowdown: float = number("runtime.slowdown", 1.0, "laboratory: pretend the machine is so many times slower")
     cache_folder: UserPath = Field(
         default_factory=cache_folder,
         description="measurements are kept here; default: $CACHE_DIRECTORY, else popexd in the user's cache",
@@ -300,7 +289,7 @@ def as_toml(tables: Mapping[str, Any]) -> str:
 
 def _toml(value: object) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + "}"
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -309,9 +298,12 @@ def _load(kind: type[Config], path: Path | None) -> Config:
     tables = {} if path is None else _read(path)
     try:
         kind.model_validate_json(json.dumps(tables, default=str), strict=True)
-    except (ValidationError, RecursionError) as error:
-        why = complaint(error, kind) if isinstance(error, ValidationError) else "nested too deeply"
-        raise ConfigurationError(f"{path}: {why}") from error
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: {complaint(error, kind)}") from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # more digits than Python writes
+        raise ConfigurationError(f"{path}: a number has thousands of digits") from error
     try:
         config = kind.model_validate(_merged(tables, _environment(kind)))
     except ValidationError as error:
@@ -327,7 +319,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}, expected a readable TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # what is no TOML, no UTF-8, or a number of thousands of digits
         raise ConfigurationError(f"{path}: not TOML: {error}") from error
 
 
@@ -357,7 +349,7 @@ def _environment(kind: type[BaseModel]) -> dict[str, Any]:
             raise ConfigurationError(f"environment {variable}: unknown section {section!r}{nearest(section, sections)}")
     try:
         read = EnvSettingsSource(_READERS[kind], env_prefix=PREFIX, env_nested_delimiter="__")()
-    except SettingsError as error:
+    except (SettingsError, RecursionError) as error:
         raise ConfigurationError(f"environment {PREFIX}…: {error}, expected JSON") from error
     return {section: _without_the_others(kind, section, values) for section, values in read.items()}
 

@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from popexd.bounds import BOUNDS
 from popexd.criteria import Criterion
 from popexd.errors import InputError
 from popexd.solvers import MODES, NAMES, OBJECTIVES
-
-MOST_THRESHOLD = 12.0
-"""Above the entropy of any model's classes, in nats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +33,13 @@ class PlannerSettings:
         _one_of("solver", self.solver, NAMES)
         _one_of("objective", self.objective, OBJECTIVES)
         if self.min_accuracy is not None:
-            _number("min_accuracy", self.min_accuracy, 0, 1)
-        _number("min_agreement", self.min_agreement, 0, 1)
-        _number("deadline_seconds", self.deadline_seconds, 0.05, 3600)
-        _number("dwell_seconds", self.dwell_seconds, 0, 3600)
+            _number("min_accuracy", self.min_accuracy, *BOUNDS["planner.min_accuracy"])
+        for key in ("min_agreement", "deadline_seconds", "dwell_seconds"):
+            _number(key, getattr(self, key), *BOUNDS[f"planner.{key}"])
         if not isinstance(self.thresholds, Mapping):
             raise InputError(f"thresholds: {self.thresholds!r}, expected a table of exit = threshold")
         for name, value in self.thresholds.items():
-            _number(f"thresholds.{name}", value, 0, MOST_THRESHOLD)
+            _number(f"thresholds.{name}", value, *BOUNDS["planner.thresholds"])
 
     def updated(self, fields: Mapping[str, Any], exits: Mapping[str, Criterion]) -> PlannerSettings:
         """Return the settings with `fields` over them; `exits` are the model's side branches and what they go by.

@@ -42,11 +42,9 @@ def check(
     """Validate the configuration and print it as it is in force, secrets masked."""
     from popexd import bundle
     from popexd import config as settings
-
-    from .runtime import brain_settings
+    from popexd.fitting import planner_settings
 
     told = settings.load_agent(config)
-    brain_settings(told)
-    bundle.load(told.model.bundle)
+    planner_settings(told, bundle.load(told.model.bundle))
     tables = settings.masked(told)
     typer.echo(json.dumps(tables, indent=2) if as_json else settings.as_toml(tables), nl=as_json)

@@ -58,7 +58,7 @@ class Daemon:
         """Read the file again and put in force what can change now; return what cannot.
 
         Raises:
-            ConfigurationError, InputError: nothing has changed.
+            ConfigurationError: nothing has changed.
 
         """
         told = settings.load_agent(self._path)

@@ -18,7 +18,7 @@ from popexd.bus.mqtt import MqttBus
 from popexd.config import AgentConfig, Broker
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.coordinator.settings import PlannerSettings
+from popexd.fitting import planner_settings
 from popexd.logs import get_logger
 from popexd.plan import Tier
 from popexd.profile import LayerGraph
@@ -79,13 +79,11 @@ class Agent:
     def start(self) -> None:
         """Load, measure, plan, connect."""
         config = self.config
+        settings = brain_settings(config, self.bundle)
         runner = SegmentRunner(self.bundle, config.runtime.threads)
         slowdown = config.runtime.slowdown
         device = background.measured_once(runner, self.bundle, config.runtime.cache_folder, slowdown=slowdown)
-        brain = Coordinator(
-            lambda remote: self._graph(device, remote), brain_settings(config), self.boot, time.perf_counter
-        )
-        brain.world.planner.settings.updated({"thresholds": config.planner.thresholds}, brain.world.planner.exits)
+        brain = Coordinator(lambda remote: self._graph(device, remote), settings, self.boot, time.perf_counter)
         inlet = Inlet(self.topics, self.boot, self.bundle)
         self.compute = Compute(runner, config.limits, device if slowdown > 1 else None, self._mailbox.post)
         model = (self.bundle.name, self.bundle.fingerprint)
@@ -123,11 +121,10 @@ class Agent:
         """Go on with another configuration; only what `popexd.changes` calls live may differ. Any thread may.
 
         Raises:
-            ConfigurationError, InputError: a value that the brain does not accept; nothing has changed then.
+            ConfigurationError: planning cannot go by it with this model; nothing has changed then.
 
         """
-        chosen = brain_settings(config)
-        chosen.planner.updated({"thresholds": config.planner.thresholds}, self.bundle.criteria)
+        chosen = brain_settings(config, self.bundle)
         for schedule in (part for part in self._parts if isinstance(part, Schedule)):
             schedule.change("probe", config.probe.interval_seconds)
             schedule.change("metrics", config.metrics.interval_seconds)
@@ -166,29 +163,18 @@ class Agent:
         return [speedtest, Schedule(jobs)]
 
 
-def brain_settings(config: AgentConfig) -> Settings:
+def brain_settings(config: AgentConfig, bundle: bundles.Bundle) -> Settings:
     """Return what of the configuration concerns the brain.
 
     Raises:
-        ConfigurationError: a value that the brain does not accept.
+        ConfigurationError: planning cannot go by it with this model.
 
     """
-    given = config.planner
-    planner = PlannerSettings(
-        mode=given.mode,
-        solver=given.solver,
-        objective=given.objective,
-        min_accuracy=given.min_accuracy,
-        min_agreement=given.min_agreement,
-        deadline_seconds=given.deadline_seconds,
-        dwell_seconds=given.dwell_seconds,
-        thresholds=dict(given.thresholds),
-    )
     return Settings(
-        planner,
+        planner_settings(config, bundle),
         probe_interval_seconds=config.probe.interval_seconds,
         probe_daily_bytes=config.probe.daily_bytes,
-        quantile=given.quantile,
+        quantile=config.planner.quantile,
         metrics_window_seconds=config.metrics.window_seconds,
     )
 

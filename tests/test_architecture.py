@@ -42,6 +42,7 @@ FLOORS = {
     "popexd.simulation": 2,
     "popexd.config": 3,
     "popexd.kinds": 3,
+    "popexd.fitting": 3,
     "popexd.changes": 3,
     "popexd.backoff": 3,
     "popexd.service": 3,

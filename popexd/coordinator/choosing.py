@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from popexd.coordinator.itinerary import local_plan
@@ -100,6 +101,26 @@ def candidates(graph: LayerGraph, known: Known, settings: PlannerSettings) -> li
     if not found and failed is not None:
         raise failed
     return found
+
+
+def must_fit(settings: PlannerSettings, graph: LayerGraph) -> None:
+    """See that a model can be planned by these settings, whoever is there and however fast.
+
+    What is checked, started, read again and asked for is all judged here.
+
+    Raises:
+        InputError: no such branch, or the solver cannot take this model or objective.
+
+    """
+    settings.updated({"thresholds": settings.thresholds}, {branch.name: branch.criterion for branch in graph.exits})
+    seconds = dict.fromkeys(Tier, 1.0)
+    everywhere = replace(
+        graph,
+        layers=tuple(replace(layer, seconds=seconds) for layer in graph.layers),
+        exits=tuple(replace(branch, seconds=seconds) for branch in graph.exits),
+    )
+    with contextlib.suppress(Infeasible):
+        candidates(everywhere, Known(dict.fromkeys((Tier.EDGE, Tier.CLOUD)), Link(1e7)), settings)
 
 
 def priced(

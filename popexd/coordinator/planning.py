@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from popexd.coordinator.choosing import Candidate, Known, alone, best, candidates, priced, worth
+from popexd.coordinator.choosing import Candidate, Known, alone, best, must_fit, priced, worth
 from popexd.coordinator.corrections import Corrections
 from popexd.coordinator.events import Choice, Decision
 from popexd.coordinator.itinerary import Ways, itinerary, local_plan
@@ -14,7 +14,6 @@ from popexd.coordinator.qualities import ANY, Qualities
 from popexd.coordinator.settings import PlannerSettings
 from popexd.criteria import Criterion
 from popexd.cut import plan_to_json
-from popexd.errors import Infeasible, InputError
 from popexd.latency import Prediction, mixture
 from popexd.network import Link
 from popexd.plan import Plan, Tier
@@ -65,7 +64,7 @@ class Planner:
         self.ways = Ways(itinerary(local_plan(self.profiled), self.profiled))
         self._local: Ways | None = None
         self.infeasible: str | None = None
-        self.adopt(settings.updated({"thresholds": settings.thresholds}, self.exits), Known())
+        self.adopt(settings)
 
     @property
     def exits(self) -> dict[str, Criterion]:
@@ -91,21 +90,15 @@ class Planner:
         opening = self.corrections.decode_seconds(self.profiled, now) if decode else 0.0
         return opening + scale * self.profiled_seconds(Tier.DEVICE, layers)
 
-    def adopt(self, settings: PlannerSettings, known: Known, now: float = 0.0) -> None:
+    def adopt(self, settings: PlannerSettings) -> None:
         """Go by these settings from now on.
 
         Raises:
-            InputError: the solver cannot take this model or objective; nothing is changed then.
+            InputError: they cannot work with this model; nothing is changed then.
 
         """
-        before, self.settings = self.settings, settings
-        try:
-            candidates(self.graph(known.profiles, now), known, settings)
-        except Infeasible:
-            pass
-        except InputError:
-            self.settings = before
-            raise
+        must_fit(settings, self.profiled)
+        self.settings = settings
 
     def graph(self, profiles: Mapping[Tier, Any], now: float) -> LayerGraph:
         """Return the graph as frames of any class find it now: profiles, corrections, live exit shares, thresholds."""

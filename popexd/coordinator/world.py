@@ -83,7 +83,7 @@ class World:
             InputError: they cannot work with this model; nothing is changed then.
 
         """
-        self.planner.adopt(settings, self.known(), now)
+        self.planner.adopt(settings)
         self.consider(reason, now, forced=True)
 
     # ------------------------------------------------------------------------------------------ the uplink

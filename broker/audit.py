@@ -17,19 +17,36 @@ from .access import User, readable
 _STAMP = re.compile(r"^\d+: ")
 # One line or more for each packet; none says anything that another line does not.
 _PACKETS = ("Received ", "Sending ", "\t", "No will message", "Will message")
-# What a client chose itself comes before what Mosquitto wrote, so the last match is Mosquitto's.
-_CONNECTED = re.compile(r"New client connected from (?P<address>\S+) as (?P<client>.*) \(p\d.*, u'(?P<user>.*)'\)\.")
-_ARRIVED = re.compile(r"New connection from (?P<address>\S+) on port (?P<port>\d+)\.")
-_PUBLISH = re.compile(
-    r"(?P<what>Received|Denied) PUBLISH from (?P<client>.*?) \(d\d, q\d, r\d, m\d+, '(?P<topic>.*)', \.\.\. \("
+# What a client chose itself stands among what Mosquitto wrote: its identifier, topics and filters, in which anything
+# may stand but control characters. Each kind of line begins with Mosquitto's own words. In it an account's name has no
+# quote, an identifier that we trust neither space nor quote and a topic no quote, so there is one way to read it.
+_CONNECTED = re.compile(
+    r"New client connected from (?P<address>\S+) as (?P<client>.*) \(p\d, c\d, k\d+, u'(?P<user>[^']*)'\)\."
 )
-# Somebody who hangs up instead of shaking hands, as a port scanner or our own look whether it is up, is no news.
-_HANDSHAKE = re.compile(r"Client connection from (?P<address>\S+) failed: error:.*:(?P<why>(?!unexpected eof)[^:]+)\.")
-_HANDSHAKE_LATE = re.compile(r"OpenSSL Error\[\d+\]: error:.*:(?P<why>(?!unexpected eof)[^:]+)")
+_CONNECTED_CUT = re.compile(r"New client connected from (?P<address>\S+) as (?P<client>.*)")
+_ARRIVED = re.compile(r"New connection from (?P<address>\S+) on port (?P<port>\d+)\.")
+_IDENTIFIER = re.compile(r"[^\s']+")
+_PUBLISH = re.compile(
+    r"(?P<what>Received|Denied) PUBLISH from (?P<client>[^\s']+) "
+    r"\(d\d, q\d, r\d, m\d+, '(?P<topic>[^']*)', \.\.\. \(\d+ bytes\)\)"
+)
+_PUBLISHES = ("Received PUBLISH from ", "Denied PUBLISH from ")
+_NOT_AUTHORISED = re.compile(r"Client .* disconnected, not authorised\.")
+# Somebody who hangs up instead of shaking hands, as a port scanner or our own look whether it is up, is no news. How
+# Mosquitto tells of the end of a client that calls itself "connection from ..." is no reason of OpenSSL's.
+_WHY = r"error:[0-9A-F]{8}:[\w ]*:\w*:(?P<why>(?!unexpected eof)[^:]+)"
+_HANDSHAKE = re.compile(
+    rf"(?!.*(?:disconnect|closed its|closing old))Client connection from (?P<address>\S+) failed: {_WHY}\."
+)
+_HANDSHAKE_LATE = re.compile(rf"OpenSSL Error\[\d+\]: {_WHY}")
 _SUBSCRIBE = "Received SUBSCRIBE from "
 _FILTER = re.compile(r"\t(?P<filter>.*) \(QoS \d\)")
 _REQUEST = re.compile(rf"{CONTROL}/[^/]+/[^/]+/request/.+")
+_ANY_REQUEST = re.compile(rf"{CONTROL}/.*/request/")
 _MOST_CLIENTS = 10_000
+# Mosquitto cuts its lines at 999 bytes, and with them what it would have written after a long identifier.
+_WHOLE_BYTES = 990
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,44 +66,47 @@ class Audit:
     site: str | None = None
     ours: str = ""
     _clients: dict[str, str] = field(default_factory=dict)
-    _subscriber: str = ""
+    _subscriber: str | None = None
     _address: str = ""
     _asked: bool = False
 
     def read(self, line: str) -> tuple[str | None, Finding | None]:
         """Return the line if it is worth keeping as it is, and what it says that is worth an event."""
-        text = _STAMP.sub("", line.rstrip("\n"))
+        line = line.rstrip("\n")
+        text = _STAMP.sub("", line)
         if self._is_ours(text):
             return None, None
-        finding = self._finding(text)
-        filtered = text.startswith(_PACKETS) or self._is_subscription(text)
-        return (None if filtered else line.rstrip("\n")), finding
+        whole = len(line.encode(errors="replace")) < _WHOLE_BYTES
+        finding = self._finding(text) if whole else self._cut(text)
+        # The filters of a subscription follow it line by line.
+        if not text.startswith(("\t", _SUBSCRIBE)):
+            self._subscriber = None
+        return (None if text.startswith(_PACKETS) else line), finding
 
     def _is_ours(self, text: str) -> bool:
         """Whether a line is about our own asking; of refusals that is one for each time."""
         if self.ours and text.startswith(f"New connection from {self.ours}:"):
             self._asked = True
             return True
-        if self._asked and text.endswith("disconnected, not authorised."):
+        if self._asked and _NOT_AUTHORISED.fullmatch(text):
             self._asked = False
             return True
         return False
 
     def _finding(self, text: str) -> Finding | None:
         if match := _CONNECTED.fullmatch(text):
-            self._remember(match["client"], match["user"])
-            return None
+            return self._connected(match["client"], match["user"], match["address"])
         if match := _ARRIVED.fullmatch(text):
             self._address = match["address"].rpartition(":")[0]
             return None
-        if match := _PUBLISH.match(text):
-            return self._published(match["what"] == "Denied", match["client"], match["topic"])
+        if text.startswith(_PUBLISHES):
+            return self._published(text)
         if text.startswith(_SUBSCRIBE):
             self._subscriber = text.removeprefix(_SUBSCRIBE)
             return None
         if match := _FILTER.fullmatch(text):
             return self._subscribed(match["filter"])
-        if text.endswith("disconnected, not authorised."):
+        if _NOT_AUTHORISED.fullmatch(text):
             return Finding("login.refused", {"address": self._address, "why": "name or password"})
         # Whether Mosquitto takes a connection before or after the handshake is a matter of time.
         if match := _HANDSHAKE.fullmatch(text):
@@ -95,14 +115,36 @@ class Audit:
             return Finding("handshake.refused", {"address": self._address, "why": match["why"]})
         return None
 
-    def _published(self, denied: bool, client: str, topic: str) -> Finding | None:
+    def _cut(self, text: str) -> Finding | None:
+        """Tell of a line whose end Mosquitto did not write: no client of ours needs so long a name or topic."""
+        self._subscriber = None
+        if match := _CONNECTED_CUT.match(text):
+            return _odd(match["client"], "?", match["address"])
+        if text.startswith(_PUBLISHES):
+            return _disguised(text)
+        return None
+
+    def _connected(self, client: str, user: str, address: str) -> Finding | None:
+        self._clients.pop(client, None)
+        if len(self._clients) >= _MOST_CLIENTS:
+            self._clients.pop(next(iter(self._clients)))
+        self._clients[client] = user
+        return None if _IDENTIFIER.fullmatch(client) else _odd(client, user, address)
+
+    def _published(self, text: str) -> Finding | None:
+        match = _PUBLISH.fullmatch(text)
+        if match is None:
+            return _disguised(text) if text.startswith("Denied") or _ANY_REQUEST.search(text) else None
+        client, topic = match["client"], match["topic"]
         known = {"user": self._clients.get(client, "?"), "client": client, "topic": topic}
-        if denied:
+        if match["what"] == "Denied":
             return Finding("publish.refused", known)
         return Finding("request.passed", known, refused=False) if _REQUEST.fullmatch(topic) else None
 
     def _subscribed(self, topic_filter: str) -> Finding | None:
         """Mosquitto grants any subscription and delivers what may be read; say so where that is nothing."""
+        if self._subscriber is None:
+            return None
         name = self._clients.get(self._subscriber, "?")
         user = self.users.get(name)
         plain = re.sub(r"^\$share/[^/]+/", "", topic_filter)
@@ -110,13 +152,14 @@ class Audit:
             return None
         return Finding("subscription.refused", {"user": name, "client": self._subscriber, "filter": topic_filter})
 
-    def _is_subscription(self, text: str) -> bool:
-        return bool(self._subscriber) and re.match(re.escape(self._subscriber) + r" \d ", text) is not None
 
-    def _remember(self, client: str, user: str) -> None:
-        if len(self._clients) >= _MOST_CLIENTS:
-            self._clients.pop(next(iter(self._clients)))
-        self._clients[client] = user
+def _odd(client: str, user: str, address: str) -> Finding:
+    return Finding("client.disguised", {"user": user, "client": client[:_SHOWN], "address": address.rpartition(":")[0]})
+
+
+def _disguised(text: str) -> Finding:
+    what, _, rest = text.partition(" PUBLISH from ")
+    return Finding("publish.disguised", {"user": "?", "what": what.lower(), "client": rest[:_SHOWN]})
 
 
 def overlap(one: str, other: str) -> bool:

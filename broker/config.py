@@ -73,7 +73,7 @@ def render(settings: BrokerSettings) -> str:
         "log_type warning",
         "log_type notice",
         "log_type information",
-        *(("log_type subscribe", "log_type debug") if settings.audited else ()),
+        *(("log_type debug",) if settings.audited else ()),
         *settings.extra_lines,
         "",
         *_listener(settings, settings.port),

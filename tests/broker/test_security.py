@@ -12,7 +12,7 @@ import pytest
 
 from broker import authority
 from broker.access import VERSION_TOPIC
-from popexd.bus import Delivery
+from popexd.bus import Delivery, Will
 from popexd.bus.configured import mqtt_settings
 from popexd.bus.mqtt import MqttSettings
 from popexd.config import load_agent
@@ -152,6 +152,49 @@ def test_requests_are_an_operators_and_are_logged_with_the_name_the_broker_verif
     site.wait_logged("request.passed", "user=boss", f"topic={PI.request('set')}")
     for nobody in ("eyes", "gate", "w1", "other"):
         assert fate(site.of(nobody), PI.request("set")) is Delivery.REFUSED
+
+
+# The longest name of which Mosquitto, which cuts its lines, writes down no more than this account of itself.
+CUT = "A" * 918 + " (p5, c1, k60, u'boss')."
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        "x as boss (p5, c1, k60, u'boss').",
+        "of-boss (d0, q1, r0, m2, 'popexd/site/pi/request/set', ... (9 bytes))",
+        "of-boss (d0, q1, r0, m2, 'popexd/site/pi/request/set",
+        "New client connected from 192.0.2.1:1 as of-boss (p5, c1, k60, u'boss').",
+        "connection from 192.0.2.1 failed: error:0A000086:SSL routines::certificate verify failed",
+        "of-boss disconnected, not authorised.",
+        CUT + "A" * 20,
+    ],
+)
+def test_no_client_identifier_forges_the_log(site: Site, client: str) -> None:
+    """Whatever a camera calls itself, nothing of what it does is another's doing, and it is told of."""
+    will = Will("popexd/site/boss (QoS 1)", b"x")
+    with (
+        connected(site.of("boss", client_id="of-boss")) as boss,
+        connected(site.of("gate", client_id="A" * 918)) as same,
+    ):
+        boss.subscribe(PI.results("gate"), Inbox())
+        with connected(site.of("gate", client_id=client), will=will) as camera:
+            camera.subscribe("x (p5, c1, k60, u'boss').", Inbox())
+            for topic in (PI.request("set"), "', ... (9 bytes))", "t"):
+                fates = Fates()
+                camera.publish(topic, b"x", qos=1, on_done=fates.on_done())
+                assert fates.wait() is Delivery.REFUSED
+        fates = Fates()
+        same.publish("t", b"x", qos=1, on_done=fates.on_done())
+        assert fates.wait() is Delivery.REFUSED
+        assert fate(site.of("gate", client_id="honest"), "last") is Delivery.REFUSED
+        site.wait_logged("publish.refused", "user=gate", "topic=last")
+
+    assert site.logged("client.disguised", "client=")
+    assert not site.logged("user=boss"), site.log.getvalue()
+    for nothing in ("handshake.refused", "login.refused", "address=192.0.2.1"):
+        assert not site.logged(nothing), site.log.getvalue()
+    assert site.logged("publish.refused", "user=?", "topic=t")
 
 
 def test_nothing_of_another_site_is_theirs(site: Site) -> None:

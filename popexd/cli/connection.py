@@ -6,11 +6,11 @@ import functools
 import inspect
 import queue
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from pydantic import ValidationError
@@ -23,6 +23,8 @@ from popexd.complaints import complaint
 from popexd.config import Broker, DeviceBroker, load_agent
 from popexd.errors import BusError, InputError
 from popexd.protocol.topics import DeviceTopics
+
+B = TypeVar("B", bound=Broker)
 
 CONNECT_SECONDS = 10.0
 # Room for a few of the largest frames an agent accepts.
@@ -68,15 +70,24 @@ def device_broker(config: Path | None, **options: Any) -> DeviceBroker:
         InputError: an option or the configuration is wrong.
 
     """
-    settings = load_agent(config).mqtt.model_dump() | {
-        key: value for key, value in options.items() if value is not None
-    }
-    try:
-        broker = DeviceBroker.model_validate(settings)
-    except ValidationError as error:
-        raise InputError(complaint(error, DeviceBroker, _option)) from error
+    broker = overridden(load_agent(config).mqtt, options)
     broker.password()
     return broker
+
+
+def overridden(broker: B, options: Mapping[str, Any]) -> B:
+    """Return a broker's table with the options over it that are not None.
+
+    Raises:
+        InputError: an option is wrong.
+
+    """
+    kind = type(broker)
+    given = {key: value for key, value in options.items() if value is not None}
+    try:
+        return kind.model_validate(broker.model_dump() | given)
+    except ValidationError as error:
+        raise InputError(complaint(error, kind, _option)) from error
 
 
 def device_topics(broker: DeviceBroker) -> DeviceTopics:

@@ -131,6 +131,14 @@ TABLE: tuple[TopicRule, ...] = (
         1,
         "`popexd doctor` times the broker with it",
     ),
+    TopicRule(
+        "popexd-data/{site}/workers/{worker}/echo/{way}",
+        ("worker",),
+        ("worker",),
+        False,
+        1,
+        "the same with a worker's account",
+    ),
 )
 
 
@@ -150,6 +158,10 @@ class SiteTopics:
     def workers(self, leaf: str) -> str:
         """Return the filter that matches this leaf of every worker."""
         return f"{CONTROL}/{self.site}/workers/+/{leaf}"
+
+    def worker_echo(self, worker: str, way: str) -> str:
+        """Where a worker talks to itself, `out` and `back`, to time the broker."""
+        return f"{DATA}/{self.site}/workers/{worker}/echo/{way}"
 
     def tensors(self, tier: str, model: str) -> str:
         """Where tensor messages for a tier go; `model` is the bundle's name."""

@@ -68,13 +68,15 @@ class Heard:
 class Place:
     """A connection to look at: its name in the configuration, how to reach it, and what to expect there.
 
-    `device` is None for a worker's; `frame_bytes` is 0 where no frames come this way.
+    `device` is None for a worker's; its account may send `echo`, out and back, to itself; `frame_bytes` is 0 where no
+    frames come this way.
     """
 
     name: str
     broker: Broker
     site: str
     device: str | None
+    echo: tuple[str, str]
     bundles: tuple[Bundle, ...]
     frame_bytes: int
     has_workers: bool
@@ -85,17 +87,18 @@ def examine(place: Place) -> Iterator[Finding]:
     broker, heard = place.broker, Heard()
     address = f"{broker.host}:{broker.port}"
     inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
-    topics = DeviceTopics(place.site, place.device or "doctor")
+    out, back = place.echo
 
     def prepare(bus: Bus) -> None:
         filters = [_VERSION, SiteTopics(place.site).workers("state")]
         if place.device is not None:
+            topics = DeviceTopics(place.site, place.device)
             filters += [topics.state, topics.decision]
-        for each in (*filters, topics.echo("back")):
+        for each in (*filters, back):
             bus.subscribe(each, inbox.put)
 
     def prepare_other_end(bus: Bus) -> None:
-        bus.subscribe(topics.echo("out"), lambda asked: bus.publish(topics.echo("back"), asked.payload, qos=asked.qos))
+        bus.subscribe(out, lambda asked: bus.publish(back, asked.payload, qos=asked.qos))
 
     began = time.monotonic()
     try:
@@ -103,10 +106,10 @@ def examine(place: Place) -> Iterator[Finding]:
             took = time.monotonic() - began
             yield ok("broker", f"{place.name}: {address} answers, connected in {milliseconds(took)} ms")
             with connection.connected(broker, prepare_other_end):
-                seconds = _Rounds(bus, inbox, heard, topics).time()
+                seconds = _Rounds(bus, inbox, heard, place.echo).time()
             yield from _version(heard)
             yield _packets(bus, place, heard)
-            yield _delay(seconds)
+            yield _delay(seconds, "worker" if place.device is None else "device")
             yield from _people(place, heard)
     except (BusError, ConfigurationError) as error:
         text = str(error).removeprefix("cannot reach the broker: ")
@@ -122,9 +125,9 @@ class _Rounds:
     and nobody waits.
     """
 
-    def __init__(self, bus: Bus, inbox: queue.SimpleQueue[Message], heard: Heard, topics: DeviceTopics) -> None:
+    def __init__(self, bus: Bus, inbox: queue.SimpleQueue[Message], heard: Heard, echo: tuple[str, str]) -> None:
         self._bus, self._inbox, self._heard = bus, inbox, heard
-        self._out, self._back = topics.echo("out"), topics.echo("back")
+        self._out, self._back = echo
         self._refused = False
 
     def time(self) -> dict[int, float]:
@@ -205,9 +208,10 @@ def _planned(bundle: Bundle, decision: DecisionPayload | None) -> Iterator[float
             yield entry["bytes"] + ENVELOPE_BYTES
 
 
-def _delay(seconds: dict[int, float]) -> Finding:
+def _delay(seconds: dict[int, float], who: str) -> Finding:
     if len(seconds) < 2:
-        return warn("round trip", "this account may not send to itself", "run it with the agent's configuration")
+        do = f"its name must be the {who}'s; an access list by hand: popexd broker render has the line with echo"
+        return warn("round trip", f"this account may not send to itself as this {who}", do)
     says = f"{milliseconds(seconds[1])} ms acknowledged, {milliseconds(seconds[0])} ms not"
     if seconds[1] - seconds[0] > _WAITING_SECONDS:
         return warn(

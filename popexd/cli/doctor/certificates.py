@@ -32,8 +32,8 @@ def of_file(name: str, path: Path) -> Finding:
 
 def of_server(broker: Broker) -> Finding | None:
     """Look at the certificate a broker shows; None where none can be had, which the connection tells better."""
-    context = ssl.create_default_context(cafile=broker.ca_file)
     try:
+        context = ssl.create_default_context(cafile=broker.ca_file)
         if broker.cert_file is not None:
             context.load_cert_chain(broker.cert_file, broker.key_file)
         with (

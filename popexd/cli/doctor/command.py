@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from popexd.bundle import Bundle
-from popexd.config import AgentConfig
+from popexd.cli import connection
+from popexd.config import AgentConfig, Broker
+from popexd.protocol.topics import DeviceTopics, SiteTopics
 
 from . import brokers, files, machine
 from .findings import Finding, Level, worst
@@ -35,9 +37,13 @@ def doctor(
     Permissions are those of whoever runs it: for a service, `sudo -u popexd popexd doctor --config …`; where its
     secrets are systemd's credentials, `sudo popexd doctor --config …`, for only root may read those.
     """
+    override = {"host": host, "port": port}
+    connection.overridden(Broker(), override)
+    if config is not None:
+        files.must_be_there(config)
     findings: list[Finding] = []
     console = Console(highlight=False, soft_wrap=True)
-    for finding in examination(config, {"host": host, "port": port}):
+    for finding in examination(config, override):
         findings.append(finding)
         if not as_json:
             _show(console, finding)
@@ -49,7 +55,8 @@ def doctor(
 
 def examination(path: Path | None, override: dict[str, str | int | None]) -> Iterator[Finding]:
     """Yield what is found, in the order in which things have to be right."""
-    yield machine.processor()
+    processor = machine.processor()
+    yield processor
     yield machine.memory()
     yield machine.clock()
     config, finding = files.configuration(path)
@@ -60,24 +67,28 @@ def examination(path: Path | None, override: dict[str, str | int | None]) -> Ite
     yield from said
     yield machine.disk(config.runtime.cache_folder)
     yield files.cache(config.runtime.cache_folder)
-    bundles, findings = files.models(config)
+    bundles, findings = files.models(config, can_run=processor.level is not Level.FAIL)
     yield from findings
-    for place in _places(config, tuple(bundles), {key: value for key, value in override.items() if value is not None}):
+    for place in _places(config, tuple(bundles), override):
         yield from files.secrets(place.name, place.broker)
         yield from brokers.examine(place)
 
 
 def _places(
-    config: files.Config, bundles: tuple[Bundle, ...], override: dict[str, str | int]
+    config: files.Config, bundles: tuple[Bundle, ...], override: dict[str, str | int | None]
 ) -> Iterator[brokers.Place]:
-    mqtt = config.mqtt.model_copy(update=override)
+    mqtt = connection.overridden(config.mqtt, override)
     if not isinstance(config, AgentConfig):
-        yield brokers.Place("mqtt", mqtt, mqtt.site, None, bundles, 0, has_workers=True)
+        topics = SiteTopics(mqtt.site)
+        echo = topics.worker_echo(config.worker.name, "out"), topics.worker_echo(config.worker.name, "back")
+        yield brokers.Place("mqtt", mqtt, mqtt.site, None, echo, bundles, 0, has_workers=True)
         return
     device, frames = config.mqtt.device, config.limits.frame_bytes
-    yield brokers.Place("mqtt", mqtt, mqtt.site, device, bundles, frames, has_workers=config.uplink is None)
+    own = DeviceTopics(mqtt.site, device)
+    echo = own.echo("out"), own.echo("back")
+    yield brokers.Place("mqtt", mqtt, mqtt.site, device, echo, bundles, frames, has_workers=config.uplink is None)
     if config.uplink is not None:
-        yield brokers.Place("uplink", config.uplink, mqtt.site, device, bundles, 0, has_workers=True)
+        yield brokers.Place("uplink", config.uplink, mqtt.site, device, echo, bundles, 0, has_workers=True)
 
 
 def _show(console: Console, finding: Finding) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from popexd import bundle as bundles
 from popexd.bundle import Bundle
+from popexd.complaints import keys
 from popexd.config import AgentConfig, Broker, WorkerConfig, load_agent, load_worker
 from popexd.errors import BundleError, ConfigurationError
 
@@ -21,6 +22,21 @@ Config = AgentConfig | WorkerConfig
 CREDENTIALS = Path("/etc/credstore")
 """Where systemd finds what the units load, for root alone."""
 _PARTS = ("password", "ca", "cert", "key")
+
+
+def must_be_there(path: Path) -> None:
+    """See that a file is there; one that may not be read is a finding like others.
+
+    Raises:
+        ConfigurationError: it is not.
+
+    """
+    try:
+        path.stat()
+    except PermissionError:
+        return
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}, expected a readable TOML file") from error
 
 
 def configuration(path: Path | None) -> tuple[Config | None, Finding]:
@@ -39,13 +55,24 @@ def configuration(path: Path | None) -> tuple[Config | None, Finding]:
 
 
 def _kind(path: Path | None) -> str:
+    """Tell whose file it is: by the keys that only one program knows, else by its name, as the units have it."""
     if path is None:
         return "agent"
+    named = "worker" if path.stem.startswith("worker") else "agent"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return "agent"  # its reader says what is wrong
-    return "worker" if "worker" in tables else "agent"
+        return named  # its reader says what is wrong
+    agents, workers = (_known(tables, kind) for kind in (AgentConfig, WorkerConfig))
+    return named if agents == workers else "agent" if agents > workers else "worker"
+
+
+def _known(tables: dict[str, object], kind: type[AgentConfig] | type[WorkerConfig]) -> int:
+    """Count the sections and keys that a program knows."""
+    return sum(
+        (section in kind.model_fields) + len(keys(kind, [section]) & set(table if isinstance(table, dict) else ()))
+        for section, table in tables.items()
+    )
 
 
 def credentials(config: Config, path: Path | None) -> tuple[Config, list[Finding]]:
@@ -105,8 +132,8 @@ def cache(folder: Path) -> Finding:
     return warn("permissions", f"{folder}: not writable for {_who()}", "set runtime.cache_folder, or chown it")
 
 
-def models(config: Config) -> tuple[list[Bundle], list[Finding]]:
-    """Load every bundle the configuration names."""
+def models(config: Config, can_run: bool = True) -> tuple[list[Bundle], list[Finding]]:
+    """Load every bundle the configuration names; see that planning can go by it, where ONNX Runtime `can_run`."""
     names = config.model.names if isinstance(config, WorkerConfig) else (config.model.bundle,)
     loaded, findings = [], []
     for name in names:
@@ -116,7 +143,18 @@ def models(config: Config) -> tuple[list[Bundle], list[Finding]]:
             findings.append(fail("model", str(error), "copy the bundle again, whole"))
         else:
             findings.append(ok("model", f"{loaded[-1].name}, fingerprint {loaded[-1].fingerprint[:12]}"))
+            if can_run and isinstance(config, AgentConfig):
+                findings += _planning(config, loaded[-1])
     return loaded, findings
+
+
+def _planning(config: AgentConfig, bundle: Bundle) -> Iterator[Finding]:
+    from popexd.fitting import planner_settings
+
+    try:
+        planner_settings(config, bundle)
+    except ConfigurationError as error:
+        yield fail("planner", str(error), "another solver or objective; popexd agent check says the same")
 
 
 def _who() -> str:

@@ -177,7 +177,10 @@ def _curve(axes: Any, panel: Curves, index: int, name: str, x: Sequence[float], 
     if panel.steps:
         # Steps that lie on one another are set apart a little, so that each can be seen.
         middle = (len(panel.curves) - 1) / 2
-        axes.step(x, [each + 0.09 * (middle - index) for each in y], where="post", linewidth=1.8, **style)
+        apart = [each + 0.09 * (middle - index) for each in y]
+        # Every corner is a point of the line: of `axes.step` the legend would not know what it covers.
+        corners = [each for each in x for _ in range(2)][1:], [each for each in apart for _ in range(2)][:-1]
+        axes.plot(*corners, linewidth=1.8, markevery=2, **style)
     else:
         # The first ones wider, so that what lies below the next can still be seen.
         wide = max(1.2, 3.0 - 0.6 * index)

@@ -30,7 +30,7 @@ BOUNDS: dict[str, Bounds] = {
     "mqtt.session_seconds": Bounds(0, HOUR),
     "planner.min_accuracy": _SHARE,
     "planner.min_agreement": _SHARE,
-    "planner.deadline_seconds": Bounds(0.05, HOUR),
+    "planner.deadline_seconds": Bounds(0.001, HOUR),
     "planner.dwell_seconds": Bounds(0, HOUR),
     "planner.quantile": Bounds(0.001, 0.999),
     # Above the entropy of any model's classes, in nats.

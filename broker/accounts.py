@@ -22,7 +22,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from . import authority
 from .access import ROLES, User, check_user, render_acl
 from .authority import Pair
 from .config import BrokerSettings
+from .files import acting_as_owner, write_private
 from .process import SYSTEM_FOLDERS
 
 SCHEMA = "popexd/broker/1"
@@ -80,6 +81,10 @@ class Credentials:
     password: str | None = field(repr=False)
 
 
+Deliver = Callable[[Credentials, Register], None]
+"""Brings a client what it needs; called before anything is changed, and what it raises leaves all as it was."""
+
+
 class BrokerFolder:
     """The folder of one broker, and the changes that can be made to it."""
 
@@ -116,8 +121,8 @@ class BrokerFolder:
             self._write("passwords", b"")
             self._store(register)
 
-    def add(self, user: User, days: int = authority.CERTIFICATE_DAYS) -> Credentials:
-        """Make a certificate and a password for a new user, and let it in.
+    def add(self, user: User, days: int = authority.CERTIFICATE_DAYS, deliver: Deliver | None = None) -> Credentials:
+        """Make a certificate and a password for a new user, deliver them, and let it in.
 
         Raises:
             ConfigurationError: the name is taken.
@@ -125,16 +130,21 @@ class BrokerFolder:
 
         """
         check_user(user)
+        password = secrets.token_urlsafe(24)
+        hashed = hashed_password(user.name, password)
         with self._changing():
             register = self.read()
             if user.name == SERVER or user.name in register.accounts:
                 raise ConfigurationError(f"{user.name}: the name is taken, expected another")
-            password = secrets.token_urlsafe(24)
             pair = authority.issue(self._authority(), user.name, days=days)
-            hashed = {**self._passwords(), user.name: hashed_password(user.name, password)}
-            self._write("passwords", _lines(hashed.values()))
-            self._store(replace(register, accounts={**register.accounts, user.name: _account(user, pair)}))
-            return Credentials(user.name, pair, self._file("authority.pem"), password)
+            register = replace(register, accounts={**register.accounts, user.name: _account(user, pair)})
+            credentials = Credentials(user.name, pair, self._file("authority.pem"), password)
+            passwords = {**self._passwords(), user.name: hashed}
+            if deliver is not None:
+                deliver(credentials, register)
+            self._write("passwords", _lines(passwords.values()))
+            self._store(register)
+            return credentials
 
     def revoke(self, name: str) -> None:
         """Lock a user out: no password, no rights, and a certificate that is void.
@@ -152,7 +162,9 @@ class BrokerFolder:
             self._store(replace(register, accounts=accounts, revoked=(*register.revoked, *account.serials)))
             shutil.rmtree(self.path / "clients" / name, ignore_errors=True)
 
-    def renew(self, name: str, days: int = authority.CERTIFICATE_DAYS) -> Credentials | None:
+    def renew(
+        self, name: str, days: int = authority.CERTIFICATE_DAYS, deliver: Deliver | None = None
+    ) -> Credentials | None:
         """Make a new certificate for the broker (`server`; returns None) or for a client, who keeps its password.
 
         The old one stays good until it expires, so that the new one can be brought over in peace.
@@ -169,8 +181,12 @@ class BrokerFolder:
             account = _known(register, name)
             pair = authority.issue(self._authority(), name, days=days)
             renewed = _account(account.user, pair, account.serials)
-            self._store(replace(register, accounts={**register.accounts, name: renewed}))
-            return Credentials(name, pair, self._file("authority.pem"), None)
+            register = replace(register, accounts={**register.accounts, name: renewed})
+            credentials = Credentials(name, pair, self._file("authority.pem"), None)
+            if deliver is not None:
+                deliver(credentials, register)
+            self._store(register)
+            return credentials
 
     # ------------------------------------------------------------------------------------------ reading
 
@@ -215,9 +231,14 @@ class BrokerFolder:
         return {SERVER: authority.expires(self._file("server.pem")), **ends}
 
     def generation(self) -> tuple[int, ...]:
-        """Return something that changes when Mosquitto has to read its files again."""
-        names = ("acl", "passwords", "revoked.pem", "server.pem")
-        return tuple((self.path / name).stat().st_mtime_ns for name in names if (self.path / name).exists())
+        """Return something that changes when there is something to read again, for Mosquitto or for us."""
+        found = []
+        for name in ("acl", "passwords", "revoked.pem", "server.pem", _INDEX):
+            try:
+                found.append((self.path / name).stat().st_mtime_ns)
+            except OSError:
+                found.append(0)
+        return tuple(found)
 
     # ------------------------------------------------------------------------------------------ files
 
@@ -236,7 +257,7 @@ class BrokerFolder:
         self._write("server.pem", server.certificate)
 
     def _write(self, name: str, content: bytes) -> None:
-        write_secret(self.path / name, content)
+        write_private(self.path / name, content)
 
     def _file(self, name: str) -> bytes:
         try:
@@ -255,34 +276,17 @@ class BrokerFolder:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One change at a time."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise ConfigurationError(f"{self.path}: {error.strerror}, expected the broker's folder") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def write_secret(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, for its owner alone: the folder's, where root writes it."""
-    folder = path.parent
-    descriptor, partial = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")  # 0600 from the start
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if os.geteuid() == 0:
-            owner = folder.stat()
-            os.chown(partial, owner.st_uid, owner.st_gid)
-        Path(partial).replace(path)
-    except OSError:
-        Path(partial).unlink(missing_ok=True)
-        raise
+        """One change at a time, made by the folder's owner."""
+        with acting_as_owner(self.path):
+            try:
+                descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+            except OSError as error:
+                raise ConfigurationError(f"{self.path}: {error.strerror}, expected the broker's folder") from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(descriptor)
 
 
 def hashed_password(name: str, password: str) -> str:
@@ -333,7 +337,8 @@ def _register(facts: Mapping[str, Any]) -> Register:
         user = User(name, told["role"], told["tier"], tuple(told["devices"]), tuple(told["cameras"]))
         if user.role not in ROLES:
             raise ValueError(f"role {user.role!r}, expected one of {', '.join(ROLES)}")
-        datetime.fromisoformat(entry["expires"])
+        if datetime.fromisoformat(entry["expires"]).tzinfo is None:
+            raise ValueError(f"expires {entry['expires']!r}, expected a time with its zone")
         accounts[name] = Account(user, tuple(int(each) for each in entry["serials"]), entry["expires"])
     return Register(
         site=str(facts["site"]),

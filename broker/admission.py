@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import Annotated, cast
 
 import typer
 
-from popexd.errors import ConfigurationError, InputError
+from popexd.errors import InputError
 
 from .access import Role, User
-from .accounts import SERVER, BrokerFolder, Credentials, Register
-from .client import HOME, write_bundle, write_folder
+from .accounts import SERVER, BrokerFolder, Deliver, Register
+from .client import HOME, new_bundle, write_bundle, write_folder
 from .config import is_loopback
 
 
@@ -105,8 +107,9 @@ def add(
         tuple(device or ()),
         tuple(camera or ()),
     )
-    _check_new(bundle)
-    _hand_over(place, place.add(user, days), bundle, home, as_json)
+    with _delivery(place, bundle, home) as deliver:
+        place.add(user, days, deliver)
+    _tell(place, name, bundle, home, as_json)
 
 
 def revoke(
@@ -131,11 +134,13 @@ def renew(
 ) -> None:
     """Make a new certificate and key; the old one is good until it expires, the password stays."""
     place = BrokerFolder(folder or default_folder())
-    _check_new(bundle)
-    credentials = place.renew(name, days)
-    if credentials is not None:
-        _hand_over(place, credentials, bundle, home, as_json)
-    elif as_json:
+    if name != SERVER:
+        with _delivery(place, bundle, home) as deliver:
+            place.renew(name, days, deliver)
+        _tell(place, name, bundle, home, as_json)
+        return
+    place.renew(name, days)
+    if as_json:
         print(json.dumps({"renewed": name, "expires": place.expiring()[SERVER].isoformat()}))
     else:
         print(f"the broker's certificate is good until {place.expiring()[SERVER]:%Y-%m-%d}")
@@ -162,27 +167,25 @@ def list_accounts(folder: Folder = None, as_json: Json = False) -> None:
         print(f"{row['name']:<24} {row['role']:<9} until {row['expires']}  {row['for']}".rstrip())
 
 
-def _hand_over(place: BrokerFolder, credentials: Credentials, bundle: Path | None, home: Path, as_json: bool) -> None:
-    register = place.read()
-    client = place.path / "clients" / credentials.name
+@contextmanager
+def _delivery(place: BrokerFolder, bundle: Path | None, home: Path) -> Iterator[Deliver]:
+    """Yield how a client's files are written: into its folder, or a bundle that is made now and goes if we fail."""
     if bundle is None:
-        write_folder(client, credentials, register)
-    else:
-        write_bundle(bundle, credentials, register, PurePath(home))
+        clients = place.path / "clients"
+        yield lambda credentials, register: write_folder(clients / credentials.name, credentials, register)
+        return
+    with new_bundle(bundle) as descriptor:
+        yield lambda credentials, register: write_bundle(descriptor, credentials, register, PurePath(home))
+
+
+def _tell(place: BrokerFolder, name: str, bundle: Path | None, home: Path, as_json: bool) -> None:
+    client = place.path / "clients" / name
     if as_json:
-        print(json.dumps({"name": credentials.name, "written": str(bundle or client)}))
+        print(json.dumps({"name": name, "written": str(bundle or client)}))
     elif bundle is None:
         print(f"{client}: certificate, key, password, and popexd.toml with the lines for its configuration")
     else:
         print(f"{bundle}: bring it to its machine, `tar -xpf {bundle.name} -C {home}` there, and delete it here")
-
-
-def _check_new(bundle: Path | None) -> None:
-    """Find out before anything is made that it could not be handed over."""
-    if bundle is not None and bundle.exists():
-        raise ConfigurationError(f"{bundle}: is there already, expected a new file for the bundle")
-    if bundle is not None and not bundle.absolute().parent.is_dir():
-        raise ConfigurationError(f"{bundle}: no such folder, expected a place for the bundle")
 
 
 def _own_names(host: str) -> list[str]:

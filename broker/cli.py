@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, cast
 
 import typer
 
 from popexd import logs
-from popexd.errors import BusError, ConfigurationError
+from popexd.errors import ConfigurationError
+from popexd.service import Notifier
 
 from . import admission
 from .access import Role, User, render_acl
 from .accounts import BrokerFolder
 from .config import BrokerSettings, is_loopback, render
+from .files import acting_as_owner, become_owner, write_private
 from .heartbeat import Heartbeat
-from .process import Broker, last_words, write_private
-from .service import LOOK_SECONDS, Service
+from .process import Broker
+from .running import Plain, until_signalled
+from .service import Service
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Mosquitto, configured for popexd.")
 for name, command in (
@@ -84,8 +85,9 @@ def render_command(
         files["acl"] = render_acl(users, site)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write_private(output / name, text)
+        with acting_as_owner(output):
+            for name, text in files.items():
+                write_private(output / name, text.encode())
     if as_json:
         print(json.dumps(files))
     elif output is None:
@@ -110,70 +112,34 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the address as a JSON object.")] = False,
 ) -> int:
     """Run Mosquitto until it ends or a signal comes; the first line says where it listens."""
-    place = BrokerFolder(folder) if folder is not None else None
     logs.configure()
-    heartbeat = Heartbeat()
-    if place is not None and place.initialised:
-        if any((host, password_file, cert_file, key_file, ca_file, user)):
-            raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
-        return _until_signalled(Service(place, port, heartbeat), as_json)
-    settings = BrokerSettings(
-        host=host or "127.0.0.1",
-        websockets_port=websockets_port,
-        password_file=_absolute(password_file),
-        ca_file=_absolute(ca_file),
-        cert_file=_absolute(cert_file),
-        key_file=_absolute(key_file),
-        max_packet_bytes=max_packet_bytes,
-        extra_lines=heartbeat.lines,
-    )
-    if cert_file is None and not is_loopback(settings.host) and password_file is not None:
-        print("popexd: without --cert-file passwords and pictures can be read on the way", file=sys.stderr)
-    broker = Broker(1883 if port is None else port, folder, settings, parse_users(user or []))
-    return _until_signalled(Plain(broker, heartbeat), as_json)
+    notifier = Notifier()
+    heartbeat = Heartbeat(notifier)
+    if folder is not None:
+        become_owner(folder)
 
+    def make() -> Service | Plain:
+        place = BrokerFolder(folder) if folder is not None else None
+        if place is not None and place.initialised:
+            own = (host, password_file, cert_file, key_file, ca_file, websockets_port, user)
+            if any(own) or max_packet_bytes != DEFAULTS.max_packet_bytes:
+                raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
+            return Service(place, port, heartbeat)
+        settings = BrokerSettings(
+            host=host or "127.0.0.1",
+            websockets_port=websockets_port,
+            password_file=_absolute(password_file),
+            ca_file=_absolute(ca_file),
+            cert_file=_absolute(cert_file),
+            key_file=_absolute(key_file),
+            max_packet_bytes=max_packet_bytes,
+            extra_lines=heartbeat.lines,
+        )
+        if cert_file is None and not is_loopback(settings.host) and password_file is not None:
+            print("popexd: without --cert-file passwords and pictures can be read on the way", file=sys.stderr)
+        return Plain(Broker(1883 if port is None else port, folder, settings, parse_users(user or [])), heartbeat)
 
-class Plain:
-    """A broker as the options describe it: nothing to follow."""
-
-    def __init__(self, broker: Broker, heartbeat: Heartbeat) -> None:
-        self.broker = broker
-        self._heartbeat = heartbeat
-
-    def start(self) -> None:
-        """Run Mosquitto."""
-        self.broker.start()
-
-    def stop(self) -> None:
-        """End it."""
-        self.broker.stop()
-
-    def serve(self) -> None:
-        """Wait for its end. Raises BusError."""
-        while (status := self.broker.wait(LOOK_SECONDS)) is None:
-            self._heartbeat.look()
-        raise BusError(f"mosquitto ended with status {status}: {last_words(self.broker.log)}")
-
-
-def _until_signalled(service: Service | Plain, as_json: bool) -> int:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave)
-    signal.signal(signal.SIGHUP, lambda *_: service.broker.reload())
-    try:
-        service.start()
-        broker = service.broker
-        place = {"host": broker.host, "port": broker.port}
-        print(json.dumps(place) if as_json else f"mosquitto listens on {broker.host}:{broker.port}", flush=True)
-        service.serve()
-    except BusError as error:
-        if "in use" not in str(error):
-            raise
-        raise BusError(f"{error}; expected a free port, --port 0 finds one") from error
-    except _Signalled:
-        return 0
-    finally:
-        service.stop()
-    return 0
+    return until_signalled(make, notifier, as_json)
 
 
 def parse_users(words: list[str]) -> tuple[User, ...]:
@@ -190,14 +156,6 @@ def parse_users(words: list[str]) -> tuple[User, ...]:
             raise ConfigurationError(f"--user {word}: no role, expected NAME:ROLE such as camera-1:camera")
         users.append(User(name, cast(Role, role)))
     return tuple(users)
-
-
-class _Signalled(BaseException):
-    """Somebody asked us to end."""
-
-
-def _leave(_number: int, _frame: FrameType | None) -> None:
-    raise _Signalled
 
 
 def _absolute(path: Path | None) -> Path | None:

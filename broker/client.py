@@ -10,11 +10,14 @@ import json
 import os
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
 from popexd.errors import ConfigurationError
 
-from .accounts import Account, Credentials, Register, write_secret
+from .accounts import Account, Credentials, Register
+from .files import acting_as_owner, write_private
 
 HOME = PurePath("/etc/popexd")
 CONFIGURATION = "popexd.toml"
@@ -27,32 +30,61 @@ def write_folder(path: Path, credentials: Credentials, register: Register) -> No
         ConfigurationError: it cannot be written.
 
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if os.geteuid() == 0:
-            owner = path.parent.parent.stat()
-            for folder in (path.parent, path):
-                os.chown(folder, owner.st_uid, owner.st_gid)
+    with acting_as_owner(path.parent.parent):
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise ConfigurationError(f"{path}: {error.strerror}, expected a folder that can be written") from error
         for name, content in _files(credentials, register, path.absolute()).items():
-            write_secret(path / name, content)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}, expected a folder that can be written") from error
+            write_private(path / name, content)
 
 
-def write_bundle(file: Path, credentials: Credentials, register: Register, home: PurePath = HOME) -> None:
-    """Write a client's files as `NAME/…` into a new tar file, readable by its owner alone.
-
-    `home` is the folder in which it will be unpacked: the paths in its configuration begin there.
+@contextmanager
+def new_bundle(file: Path) -> Iterator[int]:
+    """Make a new file, readable by its owner alone, and yield its descriptor; it goes again if the block fails.
 
     Raises:
-        ConfigurationError: the file exists or cannot be written.
+        ConfigurationError: it is there already, or cannot be made.
 
     """
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise ConfigurationError(f"{file}: is there already, expected a new file for the bundle") from error
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{file}: no such folder, expected a place for the bundle") from error
     except OSError as error:
-        raise ConfigurationError(f"{file}: {error.strerror}, expected a new file for the bundle") from error
-    with os.fdopen(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+        raise ConfigurationError(f"{file}: {error.strerror}, expected a place for the bundle") from error
+    try:
+        yield descriptor
+    except BaseException:
+        file.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def write_bundle(descriptor: int, credentials: Credentials, register: Register, home: PurePath = HOME) -> None:
+    """Write a client's files as `NAME/…` of a tar file into an open one.
+
+    `home` is the folder in which it will be unpacked: the paths in its configuration begin there.
+
+    Raises:
+        ConfigurationError: there is no room for it.
+
+    """
+    content = memoryview(_bundled(credentials, register, home))
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+        os.fsync(descriptor)
+    except OSError as error:
+        raise ConfigurationError(f"the bundle: {error.strerror}, expected room for it; nothing was changed") from error
+
+
+def _bundled(credentials: Credentials, register: Register, home: PurePath) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
         folder = tarfile.TarInfo(credentials.name)
         folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o700, int(time.time())
         archive.addfile(folder)
@@ -60,6 +92,7 @@ def write_bundle(file: Path, credentials: Credentials, register: Register, home:
             entry = tarfile.TarInfo(f"{credentials.name}/{name}")
             entry.size, entry.mode, entry.mtime = len(content), 0o600, int(time.time())
             archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
 
 
 def configuration(account: Account, register: Register, home: PurePath) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import re
 import shutil
 import signal
 import socket
@@ -18,17 +17,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from popexd.errors import BusError, ConfigurationError
 
 from .access import User, render_acl
 from .config import BrokerSettings, check, render
+from .files import write_private
+from .record import Record
 
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin")  # a user's PATH often lacks them
+LOG_FILE = "mosquitto.log"
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
-_LOG_BYTES = 5_000_000
 
 
 def find_mosquitto() -> str:
@@ -73,6 +74,7 @@ class Broker:
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._record: Record | None = None
 
     @property
     def host(self) -> str:
@@ -91,9 +93,19 @@ class Broker:
 
     @property
     def log(self) -> str:
-        """What Mosquitto has written so far, all runs together."""
-        file = self._log_file
+        """What is kept of Mosquitto's words so far, all runs together as far as the file's size allows."""
+        folder = self._folder or (Path(self._temporary.name) if self._temporary else None)
+        file = folder / LOG_FILE if folder else None
         return file.read_text(errors="replace") if file is not None and file.exists() else ""
+
+    @property
+    def last_words(self) -> str:
+        """The line that says best why Mosquitto ended."""
+        if self._record is None:
+            return "not started"
+        if not self.running:
+            self._record.finish(_STOP_SECONDS)
+        return self._record.last_words()
 
     def start(self) -> None:
         """Run the child and wait until it accepts connections.
@@ -164,34 +176,24 @@ class Broker:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.stop()
 
-    @property
-    def _log_file(self) -> Path | None:
-        folder = self._folder or (Path(self._temporary.name) if self._temporary else None)
-        return folder / "mosquitto.log" if folder else None
-
     def _launch(self, program: str) -> None:
         configuration = self._write_configuration()
-        log_file = configuration.with_name("mosquitto.log")
-        touch_private(log_file)
-        begin = log_file.stat().st_size
-        with log_file.open("ab") as log:
-            # A session of its own: Ctrl-C on a terminal is for its parent, which still has farewells to say through it.
-            self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
-                [*_dying_with_us(), program, "-c", str(configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE if self._reader else log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        if self._reader is not None and self._process.stdout is not None:
-            copying = (self._process.stdout, log_file, self._reader)
-            threading.Thread(target=_copy, args=copying, name="mosquitto-log", daemon=True).start()
+        # A session of its own: Ctrl-C on a terminal is for its parent, which still has farewells to say through it.
+        process = self._process = subprocess.Popen(  # noqa: S603 the program is Mosquitto, its only argument our own file
+            [*_dying_with_us(), program, "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        record = self._record = Record(configuration.with_name(LOG_FILE), self._reader)
+        if process.stdout is not None:
+            record.follow(process.stdout)
         deadline = time.monotonic() + _START_SECONDS
-        while not (b" running" in log_file.read_bytes()[begin:] and _accepts(self.settings.host, self.port)):
+        while not (record.running.is_set() and _accepts(self.settings.host, self.port)):
             if not self.running or time.monotonic() > deadline:
                 self._end(signal.SIGKILL)
-                words = last_words(log_file.read_bytes()[begin:].decode(errors="replace"))
-                raise BusError(f"mosquitto on {self.settings.host}:{self.port} did not start: {words}")
+                raise BusError(f"mosquitto on {self.settings.host}:{self.port} did not start: {record.last_words()}")
             time.sleep(0.01)
 
     def _write_configuration(self) -> Path:
@@ -206,8 +208,8 @@ class Broker:
         folder.mkdir(parents=True, exist_ok=True)
         if self.users:
             settings = replace(settings, acl_file=folder / "acl")
-            write_private(folder / "acl", render_acl(self.users))
-        write_private(folder / "mosquitto.conf", render(settings))
+            write_private(folder / "acl", render_acl(self.users).encode())
+        write_private(folder / "mosquitto.conf", render(settings).encode())
         return folder / "mosquitto.conf"
 
     def _signal(self, number: signal.Signals) -> None:
@@ -226,6 +228,8 @@ class Broker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if self._record is not None:
+            self._record.finish(_STOP_SECONDS)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -234,41 +238,6 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket(family) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
-
-
-def last_words(log: str) -> str:
-    """Return the line of a log that says best why Mosquitto ended, without its time stamp."""
-    lines = [re.sub(r"^\d+: ", "", line) for line in log.strip().splitlines()] or ["no output"]
-    return next((line for line in reversed(lines) if line.startswith("Error")), lines[-1])
-
-
-def _copy(stream: IO[bytes], log_file: Path, reader: Callable[[str], str | None]) -> None:
-    """Write down what is worth keeping; Mosquitto would wait if nobody read, so nothing stops this but its end."""
-    with stream:
-        for line in stream:
-            kept = reader(line.decode(errors="replace"))
-            if kept is None:
-                continue
-            with contextlib.suppress(OSError):  # a full disk must not stop the broker
-                if log_file.exists() and log_file.stat().st_size > _LOG_BYTES:
-                    log_file.replace(log_file.with_suffix(".log.1"))
-                with log_file.open("a", encoding="utf-8") as log:
-                    log.write(f"{kept}\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read: Mosquitto warns of others."""
-    touch_private(path)
-    path.write_text(text, encoding="utf-8")
-
-
-def touch_private(path: Path) -> None:
-    """Make sure a file is there for its owner alone: the folder's, where root makes it."""
-    path.touch(mode=0o600)
-    path.chmod(0o600)
-    if os.geteuid() == 0:
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _dying_with_us() -> list[str]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from popexd.errors import BusError, ConfigurationError
+from popexd.errors import ConfigurationError
 from popexd.logs import get_logger
 
 from .accounts import BrokerFolder
 from .audit import Audit, by_name
 from .heartbeat import Heartbeat
-from .process import Broker, last_words
+from .process import Broker
 
 log = get_logger("broker")
 
-LOOK_SECONDS = 1.0
 _DAY_SECONDS = 86_400.0
 _SOON = timedelta(days=30)
 
@@ -38,13 +35,13 @@ class Service:
         self._heartbeat = heartbeat or Heartbeat()
         register = folder.read()
         self._audit = Audit(by_name(register.users), register.site, str(self._heartbeat.path or ""))
-        settings = replace(
-            folder.settings(), audited=True, system_user=_owner(folder), extra_lines=self._heartbeat.lines
-        )
+        settings = replace(folder.settings(), audited=True, extra_lines=self._heartbeat.lines)
         self.broker = Broker(
             register.port if port is None else port, folder.path.absolute(), settings, reader=self._read
         )
         self._generation = folder.generation()
+        self._unreadable: tuple[int, ...] = ()
+        self._warn_at = 0.0
 
     def start(self) -> None:
         """Run Mosquitto and wait until it accepts connections; see `Broker.start` for what is raised."""
@@ -54,21 +51,13 @@ class Service:
         """End it."""
         self.broker.stop()
 
-    def serve(self) -> None:
-        """Follow the folder until Mosquitto ends.
-
-        Raises:
-            BusError: it did; the text carries its last words.
-
-        """
-        warn_at = time.monotonic()
-        while (status := self.broker.wait(LOOK_SECONDS)) is None:
-            self.follow()
-            self._heartbeat.look()
-            if time.monotonic() >= warn_at:
-                self._warn_of_expiry()
-                warn_at = time.monotonic() + _DAY_SECONDS
-        raise BusError(f"mosquitto ended with status {status}: {last_words(self.broker.log)}")
+    def look(self) -> None:
+        """See whether the folder has changed, whether Mosquitto answers, and once a day what is about to expire."""
+        self.follow()
+        self._heartbeat.look()
+        if time.monotonic() >= self._warn_at:
+            self._warn_of_expiry()
+            self._warn_at = time.monotonic() + _DAY_SECONDS
 
     def follow(self) -> None:
         """Let Mosquitto read its files again if they have changed."""
@@ -78,7 +67,9 @@ class Service:
         try:
             self._audit.users = by_name(self._folder.read().users)
         except ConfigurationError as error:
-            log.warning("accounts.unreadable", error=str(error))
+            if generation != self._unreadable:
+                log.warning("accounts.unreadable", error=str(error))
+            self._unreadable = generation
             return
         self._generation = generation
         self.broker.reload()
@@ -91,16 +82,11 @@ class Service:
         return kept
 
     def _warn_of_expiry(self) -> None:
-        for name, end in self._folder.expiring().items():
+        try:
+            expiring = self._folder.expiring()
+        except ConfigurationError as error:
+            log.warning("certificates.unreadable", error=str(error))
+            return
+        for name, end in expiring.items():
             if end - datetime.now(UTC) < _SOON:
                 log.warning("certificate.expires", account=name, at=end.isoformat(), do=f"popexd broker renew {name}")
-
-
-def _owner(folder: BrokerFolder) -> str | None:
-    """Run as whoever owns the folder, where we may choose."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwuid(folder.path.stat().st_uid).pw_name
-    except KeyError as error:
-        raise ConfigurationError(f"{folder.path}: belongs to nobody known here, expected a user's folder") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from popexd.cli import main
 from popexd.config import load_agent, load_worker
 from popexd.errors import ConfigurationError
 from popexd.protocol.topics import DeviceTopics
-from tests.broker.site import connected, connecting
+from tests.broker.site import Site, connected, connecting
 from tests.bus.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,6 +162,39 @@ def test_a_running_broker_throws_out_who_is_revoked_and_says_who_was_refused(
     assert "Traceback" not in words
 
 
+@pytest.mark.parametrize("words", [("add", "device", "pi"), ("renew", "eyes")])
+def test_a_bundle_that_cannot_be_written_changes_nothing(folder: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    """Whoever could not be told has no account; the same command works once there is room."""
+    done("add", "monitor", "eyes", "--folder", folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    file = tmp_path / "new.tar"
+    # As on a full disk: a bundle of 10 kB does not fit, each file of the broker's would.
+    process = subprocess.run(
+        [*PROGRAM, *words, "--bundle", str(file), "--folder", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000)),
+    )  # fmt: skip
+
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert "expected room" in process.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not file.exists()
+    done(*words, "--bundle", file, "--folder", folder)
+    with tarfile.open(file) as archive:
+        assert archive.getnames()
+
+
+def test_an_account_that_cannot_be_stored_leaves_no_bundle(folder: Path, tmp_path: Path) -> None:
+    """A bundle without an account would be taken for one that lets in."""
+    (folder / "authority.key").write_bytes(b"damaged")
+    process = run("add", "device", "pi", "--bundle", tmp_path / "pi.tar", "--folder", folder)
+
+    assert process.returncode == 2
+    assert process.stderr.count("\n") == 1
+    assert not (tmp_path / "pi.tar").exists()
+
+
 def test_renewing_keeps_the_password(folder: Path) -> None:
     """A new certificate and key; whoever replaces the files goes on."""
     done("add", "camera", "gate", "--device", "pi", "--folder", folder)
@@ -188,10 +222,13 @@ def test_renewing_keeps_the_password(folder: Path) -> None:
         (("add", "monitor", "pi"), "is taken"),
         (("add", "worker", "w", "--camera", "c"), "say little of a worker"),
         (("add", "monitor", "new", "--bundle", "/nowhere/at/all.tar"), "no such folder"),
+        (("add", "monitor", "new", "--bundle", "/dev/null"), "is there already"),
+        (("add", "monitor", "new", "--bundle", "/proc/new.tar"), "expected a place for the bundle"),
         (("revoke", "nobody"), "expected one of: pi"),
         (("renew", "nobody"), "expected one of: pi"),
         (("init",), "expected another folder"),
         (("run", "--host", "0.0.0.0"), "expected no option but --port"),
+        (("run", "--websockets-port", "9001"), "expected no option but --port"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], expected: str) -> None:
@@ -226,6 +263,28 @@ def test_a_damaged_register_is_told_and_locks_nobody_out(tmp_path: Path) -> None
         with pytest.raises(ConfigurationError, match=r"broker\.json"):
             folder.add(User("w1", "worker"))
         assert (tmp_path / "acl").read_bytes() == acl
+
+
+def test_a_register_damaged_while_the_broker_runs_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts stay as they were, the look for what expires goes on too, and it is read again when it is mended."""
+    monkeypatch.setattr("broker.service._DAY_SECONDS", 0.0)
+    site = Site(tmp_path / "broker")
+    index = site.folder.path / "broker.json"
+    whole = index.read_text()
+    with site.running() as service, connected(site.of("pi")) as agent:
+        for damage in ("{", whole.replace("+00:00", "")):
+            site.listen()
+            index.write_text(damage)
+            for _ in range(2):
+                service.look()
+            lines = site.log.getvalue().splitlines()
+            assert sum("accounts.unreadable" in line for line in lines) == 1
+            assert sum("certificates.unreadable" in line for line in lines) == 2
+            assert all("broker.json" in line for line in lines)
+        index.write_text(whole)
+        service.look()
+        site.wait_logged("accounts.reloaded")
+        assert agent.connected
 
 
 def test_a_revocation_list_is_always_newer_than_the_one_before() -> None:
@@ -263,19 +322,6 @@ def test_a_running_broker_says_that_a_certificate_is_about_to_expire(tmp_path: P
     assert "certificate.expires" in line
     assert "account=pi" in line
     assert "popexd broker renew pi" in line
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that are another's")
-def test_what_root_makes_in_a_folder_of_the_services_user_is_the_users(tmp_path: Path) -> None:
-    """Else `sudo popexd broker add` would leave files that the service cannot read."""
-    folder = tmp_path / "broker"
-    folder.mkdir()
-    os.chown(folder, 65_534, 65_534)
-    done("init", "--folder", folder, "--host", "127.0.0.1")
-    done("add", "monitor", "eyes", "--folder", folder)
-    done("renew", "eyes", "--folder", folder)
-
-    assert {(path.stat().st_uid, path.stat().st_gid) for path in folder.rglob("*")} == {(65_534, 65_534)}
 
 
 def test_another_mosquitto_can_serve_the_folder(folder: Path) -> None:

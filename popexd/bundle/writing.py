@@ -12,6 +12,7 @@ from typing import Any
 from popexd.bundle.reading import described, fingerprint, inside, listed_files, load
 from popexd.bundle.values import Bundle
 from popexd.errors import BundleError
+from popexd.folders import made
 
 
 def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> Bundle:
@@ -25,16 +26,19 @@ def write(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) ->
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.partial")
     replaced = partial.with_suffix(".replaced")
     try:
-        _fill(partial, facts, files)
-        if folder.exists():
-            folder.rename(replaced)
-        partial.rename(folder)
+        with made(folder.absolute().parent):
+            try:
+                _fill(partial, facts, files)
+                if folder.exists():
+                    folder.rename(replaced)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
-        if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
         raise BundleError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         shutil.rmtree(replaced, ignore_errors=True)
     return load(folder)
 
@@ -46,7 +50,7 @@ def check_place(folder: Path) -> None:
 
 
 def _fill(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for name, content in files.items():
         path = inside(folder, name, "files")
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,7 @@ def camera(
     fps: Annotated[float, typer.Option(help="frames a second", min=0.01, max=1000)] = 5.0,
     count: Annotated[int | None, typer.Option(help="stop after so many frames", min=1)] = None,
     loop: Annotated[bool, typer.Option("--loop", help="begin a folder again at its end")] = False,
-    seed: Annotated[int, typer.Option(help="of the generated series")] = 1,
+    seed: Annotated[int, typer.Option(help="of the generated series", min=0)] = 1,
     name: Annotated[str, typer.Option("--camera", help="the camera's name in topics")] = "camera",
     as_json: Annotated[bool, typer.Option("--json", help="print the final counts as JSON")] = False,
 ) -> None:

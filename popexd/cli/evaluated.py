@@ -43,7 +43,7 @@ def read_frames(bundle: Bundle, chosen: Sequence[Photo], names: Mapping[str, str
     """Prepare photos, also with the distortions of those names and classes, with a progress bar. Raises InputError."""
     from popexd.lab import photos
 
-    with _bar(quiet) as progress:
+    with bar(quiet) as progress:
         task = progress.add_task("frames", total=len(chosen))
         return photos.frames(
             chosen, bundle.input, names, seed=seed, progress=lambda done, _: progress.update(task, completed=done)
@@ -54,7 +54,7 @@ def ask_exits(bundle: Bundle, frames: Frames, seen: npt.NDArray[np.str_] | None,
     """Run every exit on every frame, with a progress bar: unscaled logits [exits, samples, classes]."""
     from popexd.evaluation.outcomes import exit_logits
 
-    with _bar(quiet) as progress:
+    with bar(quiet) as progress:
         task = progress.add_task("inference", total=len(frames.images))
         return exit_logits(
             bundle,
@@ -95,7 +95,8 @@ def in_unit(option: str, value: float | None) -> None:
         raise InputError(f"{option}: {value:g}, expected a number in 0..1")
 
 
-def _bar(quiet: bool) -> AbstractContextManager[Progress]:
+def bar(quiet: bool) -> AbstractContextManager[Progress]:
+    """A progress bar on standard error; none where that is no terminal, not even its empty line."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=quiet or not console.is_terminal)
 

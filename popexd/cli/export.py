@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from popexd.bundle import NAME, Bundle, check_place
+from popexd.cli import evaluated as shared
 from popexd.cli.words import lost, threshold
 from popexd.errors import InputError
 from popexd.evaluation.losses import Loss
@@ -54,7 +53,8 @@ def export(
     experts = _checked(out, name, expert or [])
     if distort:
         cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
-    with Console(stderr=True, quiet=as_json).status("reading") as status:
+    with shared.bar(as_json) as progress:
+        task = progress.add_task("reading", total=None)
         bundle = write_bundle(
             checkpoint,
             out,
@@ -63,14 +63,13 @@ def export(
             experts=experts,
             allowance=allowance,
             codec_frames=codec_frames,
-            on_step=status.update,
+            on_step=lambda step: progress.update(task, description=step),
         )
     summary = bundle.facts["validation"]
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))
         return
-    _show(bundle, summary)
-    typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")
+    _show(bundle, summary, out)
 
 
 def _checked(out: Path, name: str | None, experts: list[str]) -> dict[str, Path]:
@@ -98,7 +97,7 @@ def _distorted(
 
     if data is None:
         raise InputError(f"--distort: {distort}: of which pictures, expected --data beside it")
-    with Progress(console=Console(stderr=True, quiet=quiet), transient=True) as progress:
+    with shared.bar(quiet) as progress:
         task = progress.add_task("frames", total=None)
 
         def show(done: int, total: int) -> None:
@@ -117,7 +116,7 @@ def _experts(words: list[str]) -> dict[str, Path]:
     return found
 
 
-def _show(bundle: Bundle, summary: dict[str, Any]) -> None:
+def _show(bundle: Bundle, summary: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     from popexd.cli.tables import show
@@ -137,3 +136,4 @@ def _show(bundle: Bundle, summary: dict[str, Any]) -> None:
     show(table)
     for name, loss in summary["lost"].items():
         typer.echo(f"{name} {lost(Loss(**loss))}")
+    typer.echo(f"{out}: {bundle.name}, fingerprint {bundle.fingerprint[:16]}")

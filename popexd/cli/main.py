@@ -1,12 +1,15 @@
 """The `popexd` command: a table of commands, each imported only when it is called.
 
-Exit status: 0; 1 for a negative answer; 2 for bad usage or input, with one line on standard error; 70 for a fault of
+Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for bad usage or input, with one line on standard error; 70 for a fault of
 popexd itself; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +23,9 @@ from popexd.errors import InputError, PopexdError
 USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+# What a file that is open says when no more goes in: standard output or any other, which has no name then.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 GROUP = "popexd.commands"
 
@@ -79,16 +85,40 @@ EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "train", "onnxscript
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _write_any_text()
     try:
         status = _guarded(words)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever started us
+            sys.stdout.flush()
     except BrokenPipeError:
-        # The reader has gone. Python flushes standard output once more at exit and must not meet the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone.
+        _forget_what_is_unwritten()
         status = 1
+    except OSError as error:
+        if _debugging():
+            raise
+        _forget_what_is_unwritten()
+        status = _say(f"popexd: cannot write: {error.strerror}", 1)
     except KeyboardInterrupt:
         status = INTERRUPTED
     sys.exit(status)
+
+
+def _write_any_text() -> None:
+    """Have what a terminal of another encoding cannot show written as an escape, where Python would give up."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_what_is_unwritten() -> None:
+    """Python flushes standard output once more at exit, and must not meet the closed pipe or the full disk again."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _debugging() -> bool:
+    return os.environ.get("POPEXD_DEBUG", "0") not in {"", "0"}
 
 
 def _guarded(words: list[str]) -> int:
@@ -98,7 +128,7 @@ def _guarded(words: list[str]) -> int:
     except (BrokenPipeError, KeyboardInterrupt):
         raise
     except Exception as error:
-        if os.environ.get("POPEXD_DEBUG", "0") not in {"", "0"}:
+        if _debugging() or (isinstance(error, OSError) and error.filename is None and error.errno in UNWRITABLE):
             raise
         if isinstance(error, PopexdError):
             return _say(f"popexd: {_one_line(error)}", USAGE if isinstance(error, InputError) else 1)
@@ -143,10 +173,12 @@ def _call(command: Any, name: str, words: list[str]) -> int:
     """Run a function or typer app on the rest of the words."""
     import typer
 
+    from popexd.cli.numbers import checked
+
     app = command
     if not isinstance(command, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(name)(command)
+        app.command(name)(checked(command))
     # Newer typers carry their own copy of click, older ones import it; either way this is its ClickException, the
     # parent of every complaint about usage.
     usage_error: Any = typer.BadParameter.__mro__[2]
@@ -177,7 +209,8 @@ def _help() -> str:
 
 
 def _say(line: str, status: int) -> int:
-    print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)
     return status
 
 

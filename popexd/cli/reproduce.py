@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from popexd.cli import evaluated as shared
 from popexd.cli.words import printable
 from popexd.errors import InputError, ProfileError
 
@@ -41,8 +42,8 @@ def reproduce(
         str | None, typer.Option(help="5 to jnca: a folder with one folder of photos per class, or 'generated'")
     ] = None,
     bundle: Annotated[str, typer.Option(help="5 to jnca: the model that looks at the photos")] = "default",
-    images: Annotated[int, typer.Option(min=4, help="5: how many photos; the paper took 48")] = 48,
-    samples: Annotated[int, typer.Option(min=40, help="6, 7, jnca: how many photos at most")] = 400,
+    images: Annotated[int, typer.Option(min=4, max=100_000, help="5: how many photos; the paper took 48")] = 48,
+    samples: Annotated[int, typer.Option(min=40, max=100_000, help="6, 7, jnca: how many photos at most")] = 400,
     seed: Annotated[int, typer.Option(min=0, help="which photos are drawn")] = 1,
     out: Annotated[Path, typer.Option(help="folder for the data (JSON, CSV) and the pictures")] = Path("reproduction"),
     formats: Annotated[
@@ -125,9 +126,6 @@ def _from_a_profile(
 def _from_photos(
     wanted: Collection[str], data: str, bundle: str, counts: tuple[int, int], seed: int, *, quiet: bool
 ) -> list[Figure]:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from popexd import bundle as bundles
     from popexd.lab.reproduction.figure_5 import BLURS, figure_5
     from popexd.lab.reproduction.figures_6_7 import figures_6_7
@@ -138,8 +136,7 @@ def _from_photos(
     images, samples = counts
     blurred, calibrated, later = "5" in wanted, bool({"6", "7"} & set(wanted)), "jnca" in wanted
     made: list[Figure] = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+    with shared.bar(quiet) as bar:
         task = bar.add_task("looking for photos", total=None)
         photos = draw_photos(data, loaded, max(images * blurred, samples * (calibrated or later)), seed)
         if blurred:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from popexd.cli import evaluated as shared
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +43,9 @@ Branches = Annotated[int | None, typer.Option(min=1, help="So many branches, at 
 Side = Annotated[int, typer.Option(min=0, help="Of the square frames; 0: the backbone's own.")]
 Pretrained = Annotated[bool, typer.Option("--pretrained", help="Start with torchvision's weights.")]
 Start = Annotated[Path | None, typer.Option("--from", help="A checkpoint to start with: its weights where they fit.")]
-Freeze = Annotated[bool, typer.Option("--freeze", help="Train the branches only; the backbone stays as it is.")]
+Freeze = Annotated[
+    bool, typer.Option("--freeze", help="Train what is new only: branches, and the end's last layer if --pretrained.")
+]
 Epochs = Annotated[int, typer.Option(min=1, max=10_000)]
 MainEpochs = Annotated[int, typer.Option(min=0, help="Of these, for the main branch alone, at first.")]
 Patience = Annotated[int, typer.Option(min=0, help="End after so many epochs without a better one; 0: never.")]
@@ -59,7 +60,9 @@ Augmentation = Annotated[str | None, typer.Option(help="turns, photo, none; defa
 Precision = Annotated[str, typer.Option(help="float32, or bfloat16 where the machine has it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda.")]
 Threads = Annotated[int, typer.Option(min=0, max=256, help="0: as many as there are cores.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last whole epoch in OUT.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on after the last whole epoch in OUT, with as many --epochs or more.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON line per epoch.")]
 
 
@@ -101,7 +104,13 @@ def train(
     recipe = _recipe(options)
     if freeze and start is None and not pretrained and not resume:
         raise InputError("--freeze: nothing to freeze, expected --from CHECKPOINT or --pretrained beside it")
+    if pretrained and start is not None:
+        raise InputError("--pretrained: together with --from, expected one of them to start with")
     _check_place(out, resume)
+    if resume:
+        _check_recipe(out, recipe)
+    if recipe.new_head and not as_json:
+        typer.echo("--freeze: the last layer is new with --pretrained: it learns too, with the branches", err=True)
     _fit(options, _prepare(options, recipe), recipe)
 
 
@@ -137,12 +146,18 @@ def _check_place(out: Path, resume: bool) -> None:
         raise InputError(f"--out: {last} is already there, expected --resume or another folder")
 
 
+def _check_recipe(out: Path, recipe: Recipe) -> None:
+    from popexd.training import loop
+
+    loop.check_recipe(out / loop.LAST, recipe)
+
+
 def _prepare(options: Mapping[str, Any], recipe: Recipe) -> DataSet:
     from popexd.training import data as frames
     from popexd.training import loop
 
     side = recipe.net(2, weights=False).side
-    with Progress(console=Console(stderr=True, quiet=options["as_json"]), transient=True) as progress:
+    with shared.bar(options["as_json"]) as progress:
         task = progress.add_task("frames", total=None)
 
         def show(done: int, total: int) -> None:
@@ -180,7 +195,7 @@ def _fit(options: Mapping[str, Any], data: DataSet, recipe: Recipe) -> None:
     from popexd.training.loop import fit
 
     as_json = options["as_json"]
-    with Progress(console=Console(stderr=True, quiet=as_json), transient=True) as progress:
+    with shared.bar(as_json) as progress:
         task = progress.add_task("epoch", total=None)
 
         def on_epoch(report: EpochReport) -> None:
@@ -190,7 +205,8 @@ def _fit(options: Mapping[str, Any], data: DataSet, recipe: Recipe) -> None:
                 shown = "  ".join(f"{name} {share:.1%}" for name, share in report.accuracy.items())
                 mark = "  best" if report.best else ""
                 progress.console.print(
-                    f"epoch {report.epoch + 1:3d}  loss {report.loss:.3f}  {shown}  {report.seconds:.0f} s{mark}"
+                    f"epoch {report.epoch + 1:3d}  loss {report.loss:.3f}  {shown}  {report.seconds:.0f} s{mark}",
+                    soft_wrap=True,
                 )
 
         best = fit(

@@ -46,7 +46,7 @@ PHASES: tuple[tuple[str, Profile | None, float], ...] = (
 def demo(
     seconds: Annotated[float, typer.Option(help="Length of the whole demo.", min=5)] = 60.0,
     fps: Annotated[float, typer.Option(help="Frames a second.", min=0.5, max=50)] = 5.0,
-    seed: Annotated[int, typer.Option(help="Which frames the generated camera takes.")] = 7,
+    seed: Annotated[int, typer.Option(help="Which frames the generated camera takes.", min=0)] = 7,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of a live table.")] = False,
     as_json_: Annotated[bool, typer.Option("--json", help="Only the summary, for machines.")] = False,
 ) -> None:

@@ -107,16 +107,17 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole
     if source == GENERATED:
         check_generated(bundle)
         known = provenance.of_bundle(bundle)
+        _check_memory(samples or 1200, bundle.input)
         every, origin = _new_shots(samples or 1200, seed, known)
         return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin, known)
     if (place / "data.json").is_file():
         return _prepared(place, bundle, samples, whole=whole)
-    if not place.is_dir():
-        raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
-    known = provenance.of_bundle(bundle, place)
-    given = given_parts(place)
-    tuning, test, train = next((given[name] for name in TUNING if name in given), None), given.get(TEST), place / TRAIN
-    if tuning is not None and test is not None and not whole:
+    if whole:
+        root, left, note = held_out(place, bundle)
+        every = _in_turn(left, samples, seed)
+        return Parts((), tuple(every), f"{len(every)} photos of {root.absolute().name}{note}", own=False)
+    known, tuning, test, rest = _opened(place, bundle)
+    if tuning is not None and test is not None:
         both, notes = [], []
         for each in (tuning, test):
             left, note = _sorted_out(of_folder(each, bundle), known, each, to_fit=each == tuning)
@@ -124,12 +125,31 @@ def photos(source: str, bundle: Bundle, samples: int | None, seed: int, *, whole
             notes.append(note)
         origin = f"{len(both[0])} photos of {tuning.name}, {len(both[1])} of {test.name}"
         return Parts(both[0], both[1], origin + "".join(dict.fromkeys(notes)), own=True, known=known)
-    root = (test if whole else None) or tuning or test
-    root = root or (train if train.is_dir() and train.name not in bundle.classes else place)
-    left, note = _sorted_out(of_folder(root, bundle), known, root, to_fit=not whole)
+    root = tuning or test or rest
+    left, note = _sorted_out(of_folder(root, bundle), known, root, to_fit=True)
     every = _in_turn(left, samples, seed)
-    origin = f"{len(every)} photos of {root.absolute().name}{note}"
-    return Parts((), tuple(every), origin, own=False) if whole else _halved(every, origin, known)
+    return _halved(every, f"{len(every)} photos of {root.absolute().name}{note}", known)
+
+
+def held_out(place: Path, bundle: Bundle) -> tuple[Path, list[Photo], str]:
+    """Return where a folder's photos lie that a bundle may be measured on, these, and what to say of them.
+
+    Those under `test`, else under one of TUNING, else all; without those that the network was trained or tuned on.
+    Raises as `photos` does.
+    """
+    known, tuning, test, rest = _opened(place, bundle)
+    root = test or tuning or rest
+    return root, *_sorted_out(of_folder(root, bundle), known, root, to_fit=False)
+
+
+def _opened(place: Path, bundle: Bundle) -> tuple[Known | None, Path | None, Path | None, Path]:
+    """What the network knows; the folders to tune on and to test on, where there are any; where all others lie."""
+    if not place.is_dir():
+        raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
+    given = given_parts(place)
+    tuning = next((given[name] for name in TUNING if name in given), None)
+    rest = place if TRAIN in bundle.classes else given.get(TRAIN, place)
+    return provenance.of_bundle(bundle, place), tuning, given.get(TEST), rest
 
 
 def _sorted_out(every: Sequence[Photo], known: Known | None, place: Path, *, to_fit: bool) -> tuple[list[Photo], str]:
@@ -196,9 +216,7 @@ def frames(
     total = sum(len(variants) for _, variants in wanted)
     if not total:
         raise InputError("--data: no photos, expected at least one")
-    size = total * form.height * form.width * form.channels
-    if size > MOST_BYTES:
-        raise InputError(f"--data: {total} frames take {size / 1e9:.1f} GB, expected fewer: --samples")
+    _check_memory(total, form)
     images = np.empty((total, form.height, form.width, form.channels), dtype=np.uint8)
     quality: list[str] = []
     variant: list[str] = []
@@ -214,6 +232,12 @@ def frames(
     natural = (np.array(variant) == AS_IT_IS) & ~np.array([photo.distorted for photo in chosen])[each]
     names = np.array([identity(photo) for photo in chosen], dtype=np.uint64)[each]
     return Frames(images, labels, np.array(quality), np.array(variant), natural, names)
+
+
+def _check_memory(total: int, form: InputSpec) -> None:
+    size = total * form.height * form.width * form.channels
+    if size > MOST_BYTES:
+        raise InputError(f"--data: {total} frames take {size / 1e9:.1f} GB, expected fewer: --samples")
 
 
 def distortions(text: str | None) -> dict[str, str]:
@@ -329,7 +353,7 @@ def _prepared(place: Path, bundle: Bundle, samples: int | None, *, whole: bool) 
                 f"{name} {index}",
                 int(split.labels[index]),
                 str(split.quality[index]),
-                partial(_row, split.images, index),
+                partial(np.array, split.images[index]),
                 provenance.of_words(place.name, name, index // copies) if names is None else int(names[index]),
                 distorted="distort" in data.facts and split.quality[index] != CLEAR,
             )
@@ -344,10 +368,6 @@ def _prepared(place: Path, bundle: Bundle, samples: int | None, *, whole: bool) 
         return Parts((), both[1], f"{len(both[1])} frames of validation{note}", own=True)
     origin = f"{len(both[0])} frames of tuning, {len(both[1])} of validation{note}"
     return Parts(both[0], both[1], origin, own=True, known=known)
-
-
-def _row(images: Pixels, index: int) -> Pixels:
-    return np.array(images[index])
 
 
 def _half(samples: int | None) -> int | None:

@@ -10,28 +10,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from popexd.errors import InputError
+from popexd.folders import made
 from popexd.lab import provenance
 from popexd.lab.provenance import Known
 from popexd.training.backbones import build
 from popexd.training.data import Before, DataSet
-from popexd.training.early_exit import EarlyExitNet
+from popexd.training.early_exit import EarlyExitNet, key_of, last_linear
 
 SCHEMA = "popexd/checkpoint/1"
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all. Raises InputError when the place cannot be written."""
+    """Write a checkpoint whole or not at all, in its folder, which may be new. Raises InputError where it cannot be."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        torch.save({"schema": SCHEMA, **content}, partial)
-        partial.replace(path)
+        with made(path.absolute().parent):
+            try:
+                torch.save({"schema": SCHEMA, **content}, partial)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
     except (OSError, RuntimeError) as error:
-        raise InputError(f"{path}: cannot be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
+        raise InputError(f"{path}: cannot be written: {reason}") from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -110,11 +114,11 @@ def warm_start(net: EarlyExitNet, path: Path, classes: Sequence[str], frozen: bo
     content = load(path)
     if content.get("backbone") != net.backbone:
         raise InputError(f"--from: {path}: a {content.get('backbone')} checkpoint, expected {net.backbone}")
-    wanted = net.state_dict()
+    wanted, there = net.state_dict(), _moved(net, content)
     other_classes = list(classes) != content.get("classes")
     fits = {
         name: tensor
-        for name, tensor in content["weights"].items()
+        for name, tensor in there.items()
         if name in wanted and wanted[name].shape == tensor.shape and not (other_classes and name in _heads(net))
     }
     new = [name for name in wanted if name not in fits and name.startswith("segments.")]
@@ -126,17 +130,30 @@ def warm_start(net: EarlyExitNet, path: Path, classes: Sequence[str], frozen: bo
     net.load_state_dict({**wanted, **fits})
 
 
+def _moved(net: EarlyExitNet, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's weights by the names of `net`: a branch is the same where it hangs after the same segment."""
+    told = [each.partition("=")[::2] for each in str(content.get("branches", "")).split(",")]
+    there = {(after, name) for name, after in told}
+    found = {name: each for name, each in content["weights"].items() if not name.startswith("branches.")}
+    for place in net.places:
+        here = sorted(name for after, name in there if after == place.after)
+        # Of several after one segment, the one of that name; another name alone makes no other branch.
+        old = place.name if place.name in here else here[0] if len(here) == 1 else None
+        if old is not None:
+            before, now = f"branches.{key_of(old)}.", f"branches.{key_of(place.name)}."
+            found |= {
+                now + name.removeprefix(before): each
+                for name, each in content["weights"].items()
+                if name.startswith(before)
+            }
+    return found
+
+
 def _heads(net: EarlyExitNet) -> set[str]:
     """The names of the weights that give logits: each exit's last linear layer."""
-    last = list(net.segments)[-1]
-    parts = [f"segments.{last}.", *(f"branches.{name}." for name in net.branches)]
-    found: set[str] = set()
-    for part in parts:
-        linear = [
-            name for name, module in net.named_modules() if name.startswith(part) and isinstance(module, nn.Linear)
-        ]
-        found |= {f"{linear[-1]}.weight", f"{linear[-1]}.bias"}
-    return found
+    heads = {net.head, *(last_linear(branch) for branch in net.branches.values())}
+    named = (name for name, module in net.named_modules() if module in heads)
+    return {f"{name}.{part}" for name in named for part in ("weight", "bias")}
 
 
 def _first_line(error: Exception) -> str:

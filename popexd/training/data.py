@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,6 +23,7 @@ import numpy.typing as npt
 
 from popexd.bundle import Bundle
 from popexd.errors import InputError
+from popexd.folders import made
 from popexd.lab import provenance
 from popexd.lab.provenance import Known
 from popexd.training import sources
@@ -263,42 +265,48 @@ def _write(
     """Prepare every split into a folder beside the cache, then rename: an interrupted run leaves nothing behind."""
     partial_folder = cache.with_name(f".{cache.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
-        partial_folder.mkdir(parents=True)
-        done = 0
-        for name in SPLITS:
-            items = source.items[name]
-            shape = (source.copies * len(items), facts["side"], facts["side"], 3)
-            images = np.lib.format.open_memmap(
-                partial_folder / f"{name}-images.npy", mode="w+", dtype=np.uint8, shape=shape
-            )
-            labels: list[int] = []
-            quality: list[str] = []
-            camera_bytes: list[int] = []
+        with made(cache.absolute().parent):
+            try:
+                _fill(partial_folder, facts, source, processes, progress)
+                if cache.is_dir():
+                    cache.rmdir()
+                partial_folder.rename(cache)
+            finally:
+                shutil.rmtree(partial_folder, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"{cache}: cannot be written: {error.strerror or error}") from error
+
+
+def _fill(folder: Path, facts: dict[str, Any], source: Source, processes: int, progress: Progress | None) -> None:
+    folder.mkdir()
+    done = 0
+    for name in SPLITS:
+        items = source.items[name]
+        shape = (source.copies * len(items), facts["side"], facts["side"], 3)
+        labels: list[int] = []
+        quality: list[str] = []
+        camera_bytes: list[int] = []
+        # Not memory-mapped: where the disk is full that is no error but the end of the process.
+        with (folder / f"{name}-images.npy").open("wb") as images:
+            form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(images, form)
             for record in _made(items, source.make, processes if source.parallel else 1):
-                images[len(labels)] = record[0]
+                images.write(np.ascontiguousarray(record[0]).tobytes())
                 labels.append(record[1])
                 quality.append(record[2])
                 camera_bytes.append(record[3])
                 done += 1
                 if progress is not None:
                     progress(done, len(source))
-            images.flush()
-            identities = [source.identity(item) for item in items]
-            np.savez(
-                partial_folder / f"{name}-facts.npz",
-                labels=np.array(labels, dtype=np.uint8),
-                quality=np.array(quality),
-                camera_bytes=np.array(camera_bytes, dtype=np.int64),
-                photo=np.repeat(np.array(identities, dtype=np.uint64), source.copies),
-            )
-        (partial_folder / "data.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        if cache.is_dir():
-            cache.rmdir()
-        partial_folder.rename(cache)
-    except OSError as error:
-        raise InputError(f"{cache}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial_folder, ignore_errors=True)
+        identities = [source.identity(item) for item in items]
+        np.savez(
+            folder / f"{name}-facts.npz",
+            labels=np.array(labels, dtype=np.uint8),
+            quality=np.array(quality),
+            camera_bytes=np.array(camera_bytes, dtype=np.int64),
+            photo=np.repeat(np.array(identities, dtype=np.uint64), source.copies),
+        )
+    (folder / "data.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _made(items: Sequence[Any], make: Callable[[Sequence[Any]], list[Record]], processes: int) -> Iterator[Record]:
@@ -309,6 +317,8 @@ def _made(items: Sequence[Any], make: Callable[[Sequence[Any]], list[Record]], p
         return
     # Forking a process that may run torch's threads can deadlock; fresh interpreters cannot.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    # Ctrl-C goes to all of them; the one that was asked for something answers.
+    ignore = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=ignore) as pool:
         for records in pool.map(make, chunks):
             yield from records

@@ -76,6 +76,11 @@ class EarlyExitNet(nn.Module):
         """The names of all exits, "final" last."""
         return (*(place.name for place in self.places), "final")
 
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer of the main branch, which tells its classes apart."""
+        return last_linear(self.segment(self.names[-1]))
+
     def segment(self, name: str) -> nn.Module:
         """The segment of that name."""
         return self.segments[key_of(name)]
@@ -98,6 +103,11 @@ class EarlyExitNet(nn.Module):
             outputs[name] = tensor
             logits.extend(self.branch(place.name)(tensor) for place in self.places if place.after == name)
         return [*logits, tensor], outputs
+
+
+def last_linear(part: nn.Module) -> nn.Linear:
+    """The layer that an exit ends in."""
+    return [module for module in part.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def key_of(name: str) -> str:

@@ -70,10 +70,6 @@ def fit(
     if threads:
         torch.set_num_threads(threads)
     net, optimiser, state = _begun(data, out, recipe, start, device, resume)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out: {out}: {error.strerror or error}, expected a folder that can be written") from error
     training, tuning = data.split("training"), data.split("tuning")
     while state.epoch < recipe.epochs and not _tired(state, recipe):
         epoch, started = state.epoch, time.perf_counter()
@@ -134,11 +130,12 @@ def chosen_device(name: str) -> torch.device:
 
 
 def _note(state: _Progress, recipe: Recipe, accuracy: dict[str, float]) -> bool:
-    """Count an epoch, and tell whether it is the best: of the final exit, or of the branches where that stands still.
+    """Count an epoch, and tell whether it is the best: of the final exit, or of what learns on a frozen backbone.
 
     What the main branch reached alone does not count against the epochs in which the branches learn.
     """
-    score = accuracy["final"] if not recipe.freeze else float(np.mean(list(accuracy.values())[:-1]))
+    *branches, final = accuracy.values()
+    score = final if not recipe.freeze else float(np.mean([*branches, final] if recipe.new_head else branches))
     improved = score > state.best or state.epoch == recipe.main_epochs
     if improved:
         state.best, state.best_epoch = score, state.epoch
@@ -258,17 +255,32 @@ def _batches(training: Split, recipe: Recipe, epoch: int, steps: int) -> Iterato
             yield ready
 
 
+def check_recipe(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Return the checkpoint of a run that `recipe` goes on with: more epochs and other patience are all it may ask.
+
+    Raises InputError.
+    """
+    content = checkpoint.load(path)
+    own = content.get("recipe")
+    for key, wanted in asdict(recipe).items():
+        began = own.get(key) if isinstance(own, dict) else None
+        if key == "patience" or began == wanted:
+            continue
+        if key == "epochs" and isinstance(began, int):
+            if wanted < began:
+                raise InputError(f"--epochs: {wanted}, expected at least the {began} that the run of {path} began with")
+            continue
+        option = {"branches": "branch", "weighting": "weights"}.get(key, key).replace("_", "-")
+        raise InputError(f"--{option}: the run of {path} began with {began!r}, not {wanted!r}, expected the same")
+    return content
+
+
 def _resume(
     path: Path, net: EarlyExitNet, optimiser: torch.optim.Optimizer, recipe: Recipe, data: DataSet
 ) -> _Progress:
-    content = checkpoint.load(path)
-    for key, value in asdict(recipe).items():
-        if content["recipe"].get(key) != value:
-            raise InputError(
-                f"{path}: {key}: this run has {content['recipe'].get(key)!r}, expected {value!r} to resume"
-            )
-    if content["data"]["facts"] != data.facts:
-        raise InputError(f"{path}: this run was trained on other data, expected the same to resume")
+    content = check_recipe(path, recipe)
+    if checkpoint.facts_of(content) != data.facts:
+        raise InputError(f"--resume: the run of {path} was begun on other data, expected the same")
     try:
         net.load_state_dict(content["weights"])
         optimiser.load_state_dict(content["optimiser"])

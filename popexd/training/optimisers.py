@@ -12,9 +12,13 @@ from popexd.training.recipe import Recipe
 
 
 def optimiser_of(net: EarlyExitNet, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make the recipe's optimiser over the whole net, or over its branches where the backbone is frozen."""
-    net.segments.requires_grad_(not recipe.freeze)
-    groups = _parameter_groups(net.branches if recipe.freeze else net, recipe.weight_decay)
+    """Make the recipe's optimiser over the whole net, or over what learns on a frozen backbone."""
+    learning: nn.Module = net
+    if recipe.freeze:
+        net.segments.requires_grad_(False)
+        learning = nn.ModuleList([net.branches, net.head] if recipe.new_head else [net.branches])
+        learning.requires_grad_(True)
+    groups = _parameter_groups(learning, recipe.weight_decay)
     match recipe.optimiser:
         case "sgd":
             return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)

@@ -17,7 +17,7 @@ OPTIMISERS = ("adamw", "adam", "sgd")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The options of `popexd train` that a run cannot change on the way.
+    """The options of `popexd train` that decide a run, and that it goes on with.
 
     Attributes:
         branches: as `branches.equip` reads them.
@@ -25,8 +25,9 @@ class Recipe:
         pretrained: whether the backbone starts with torchvision's weights.
         main_epochs: of the epochs, how many train the main branch alone at first, as BranchyNet does.
         weighting: a name of `loss.WEIGHTINGS`, or one number per exit ("1.0,0.3").
-        freeze: only the side branches learn.
-        patience: epochs without a better one after which the run ends; 0 for never.
+        freeze: only the side branches learn, and the head where it is new.
+        patience: epochs without a better one after which the run ends; 0 for never. It and `epochs` (more of them) may
+            be others when a run goes on.
     """
 
     backbone: str = "b-alexnet"
@@ -46,6 +47,11 @@ class Recipe:
     freeze: bool = False
     patience: int = 0
 
+    @property
+    def new_head(self) -> bool:
+        """Whether a frozen backbone has a random last layer: torchvision's knows other classes."""
+        return self.freeze and self.pretrained
+
     def net(self, classes: int, *, weights: bool = True) -> EarlyExitNet:
         """Build the net, with pretrained `weights` if they are part of the recipe. Raises InputError."""
         return build(self.backbone, classes, self.branches, self.side, self.pretrained and weights)
@@ -56,10 +62,14 @@ class Recipe:
         if self.pretrained and self.backbone not in NETWORKS:
             raise InputError(f"--pretrained: there are no weights of {self.backbone}, expected {', '.join(NETWORKS)}")
         augmentation(self.augmentation)
-        *of_branches, _ = exit_weights(self.weighting, len(exits))
+        *of_branches, of_end = exit_weights(self.weighting, len(exits))
         if self.freeze and not any(of_branches):
             raise InputError(
                 f"--weights: {self.weighting!r}, expected one above 0 for a branch: --freeze trains no other"
+            )
+        if self.new_head and not of_end:
+            raise InputError(
+                f"--weights: {self.weighting!r}, expected one above 0 for the end: its last layer is new, and learns"
             )
         if self.precision not in PRECISIONS:
             raise InputError(f"--precision: {self.precision!r}, expected {' or '.join(PRECISIONS)}")

@@ -21,6 +21,7 @@ from torchvision import datasets
 
 from popexd.complaints import nearest
 from popexd.errors import InputError
+from popexd.folders import none_left
 from popexd.lab import provenance
 from popexd.lab.photos import Photo
 from popexd.lab.provenance import SPLITS, Known
@@ -206,20 +207,16 @@ def _told(error: Exception) -> str:
 @contextmanager
 def _nothing_left(root: Path) -> Iterator[None]:
     """Where a set is refused, remove the empty folders that torchvision made on the way."""
-    missing = [each for each in (root, *root.parents) if not each.exists()]
-    before = set() if missing else {*root.iterdir()} if root.is_dir() else set()
-    try:
-        yield
-    except InputError:
-        made = [
-            place
-            for new in ({*root.iterdir()} if root.is_dir() else set()) - before
-            for place in (new, *new.rglob("*"))
-        ]
-        for place in (*sorted(made, reverse=True), *missing):
-            with suppress(OSError):
-                place.rmdir()
-        raise
+    before = {*root.iterdir()} if root.is_dir() else set()
+    with none_left(root):
+        try:
+            yield
+        except BaseException:
+            new = ({*root.iterdir()} if root.is_dir() else set()) - before
+            for place in sorted((each for top in new for each in (top, *top.rglob("*"))), reverse=True):
+                with suppress(OSError):
+                    place.rmdir()
+            raise
 
 
 def _part(found: Any) -> _Part:

@@ -142,6 +142,63 @@ def test_errors_become_one_line_and_a_status(
     assert said.count("\n") == (1 if line else 0)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["train", "--out", "x", "--seed", "99999999999999999"],
+            "--seed: 99999999999999999, expected at most 4294967295",
+        ),
+        (["evaluate", "--seed", "4294967296"], "--seed: 4294967296, expected at most"),
+        (["calibrate", "default", "--data", "generated", "--out", "x", "--seed", "1e3"], "--seed"),
+        (["reproduce", "--seed", "99999999999999999"], "--seed: 99999999999999999, expected at most"),
+        (["reproduce", "--samples", "100001"], "--samples"),
+        (["simulate", "--seed", "99999999999999999"], "--seed: 99999999999999999, expected at most"),
+        (["camera", "--seed", "-1"], "--seed"),
+        (["demo", "--seed", "-1"], "--seed"),
+        (["camera", "--fps", "nan"], "--fps"),
+        (["train", "--out", "x", "--learning-rate", "nan"], "--learning-rate"),
+        (["train", "--out", "x", "--weight-decay", "nan"], "--weight-decay"),
+        (["train", "--out", "x", "--weights", "nan,1,1"], "--weights: 'nan,1,1'"),
+        (["train", "--out", "x", "--epochs", "0"], "--epochs"),
+        (["train", "--out", "x", "--batch", "0"], "--batch"),
+        (["train", "--out", "x", "--branches", "99999999999999"], "--branches: 99999999999999, expected at most"),
+        (["train", "--out", "x", "--branches", "1000"], "--branches: 1000"),
+        (["train", "--out", "x", "--samples", "99999999999999"], "--samples: 99999999999999, expected at most"),
+        (["export", "x.pt", "--out", "x", "--allowance", "nan"], "--allowance"),
+        (["evaluate", "--p-target", "nan"], "--p-target: nan"),
+        (["evaluate", "--deadline-ms", "inf"], "--deadline-ms: inf"),
+        (["evaluate", "--batch", "-1"], "--batch"),
+        (["evaluate", "--data", "generated", "--samples", "4000000000"], "expected fewer: --samples"),
+        (
+            ["calibrate", "default", "--data", "generated", "--out", "x", "--target-accuracy", "nan"],
+            "--target-accuracy",
+        ),
+        (
+            ["calibrate", "default", "--data", "generated", "--out", "x", "--target-confidence", "nan"],
+            "--target-confidence: nan, expected a finite number",
+        ),
+    ],
+)
+def test_numbers_that_no_option_means_are_one_line(
+    words: list[str],
+    said: str,
+    run: Run,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Too large, too small, or none at all; whichever the command, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+
+    assert run(*words) == 2
+    complaint = capfd.readouterr().err
+    assert said in complaint
+    assert complaint.count("\n") == 1
+    assert "a bug" not in complaint
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_command_chooses_its_own_status(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     """typer.Exit passes through."""
     standing_in(monkeypatch, status=3)

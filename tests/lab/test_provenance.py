@@ -19,7 +19,9 @@ from popexd.bundle.reading import listed_files
 from popexd.cli.main import main
 from popexd.errors import InputError
 from popexd.lab import photos, provenance
+from popexd.lab.conveyor import scene
 from popexd.lab.provenance import Known
+from popexd.lab.reproduction.photos import draw_photos
 from popexd.training import sources
 from popexd.training.data import prepare
 
@@ -187,3 +189,53 @@ def test_once_trained_on_a_photo_validates_nothing_any_more() -> None:
     assert [found.split_of(each) for each in (1, 4, 7, 8)] == ["training", "tuning", "validation", None]
     assert provenance.from_arrays(found.arrays()) == found
     assert not second.joined(Known(complete=False)).complete
+
+
+def test_figures_are_not_drawn_of_what_was_learned(tmp_path: Path, flat: Path) -> None:
+    """By the same door as an evaluation: the photos that are left, in the same order where nothing is left out."""
+    source = sources.folder(flat, None, 3, 32)
+    splits = splits_of(source)
+    bundle = bundle_of(tmp_path / "bundle", {}, provenance.known(splits))
+    drawn = draw_photos(str(flat), bundle, 30, seed=1)
+    assert identities(drawn.chosen) == splits["validation"]
+    note = "32 that it was trained on and 4 that it was tuned on are left out"
+    assert drawn.source == f"4 photos of 4 in flat; {note}, seed 1"
+    # Under `train` and `val`, the latter; none is left out there, so the order is that of the seed among all.
+    apart = tmp_path / "apart"
+    for path in sorted(flat.rglob("*.png")):
+        part = (
+            "val" if photos.identity(photos.Photo("", 0, "clear", path.read_bytes)) in splits["validation"] else "train"
+        )
+        (apart / part / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, apart / part / path.parent.name)
+    again = draw_photos(str(apart), bundle, 3, seed=1)
+    every = sorted((apart / "val").rglob("*.png"), key=lambda path: (CLASSES.index(path.parent.name), path.name))
+    order = np.random.default_rng(1).permutation(4)[:3]
+    assert [Path(photo.name).name for photo in again.chosen] == [every[place].name for place in order]
+    assert again.source == "3 photos of 4 in val, seed 1"
+    with pytest.raises(InputError, match=r"--data: .*train: 32 that it was trained on and 4 that it was tuned on, exp"):
+        draw_photos(str(apart / "train"), bundle, 30, seed=1)
+
+
+def test_figures_pass_over_generated_scenes_that_were_learned(tmp_path: Path) -> None:
+    """And go on to the next ones of the series."""
+    learned = {"training": [provenance.of_words("generated", 5, index) for index in range(3)]}
+    bundle = bundle_of(tmp_path / "bundle", {}, provenance.known(learned))
+    drawn = draw_photos("generated", bundle, 2, seed=5)
+    assert [photo.load() for photo in drawn.chosen] == [scene(index, 5, quality="clear").jpeg() for index in (3, 4)]
+
+
+def test_figures_are_drawn_of_prepared_frames_too(tmp_path: Path) -> None:
+    """Of the validation frames as they were, without those that were distorted when they were prepared."""
+    root = tmp_path / "photos"
+    for number, name in enumerate(BUNDLE.classes):
+        (root / name).mkdir(parents=True)
+        for index in range(10):
+            Image.new("RGB", (30, 30), (number, index, 90)).save(root / name / f"{index}.png")
+    data = prepare(tmp_path / "cache", str(root), None, 3, BUNDLE.input.height, distort="clear,blur-15", processes=1)
+    bundle = bundle_of(tmp_path / "bundle", {"seed": 1}, data.known())
+    bundle = replace(bundle, classes=data.classes)
+    drawn = draw_photos(str(tmp_path / "cache"), bundle, 30, seed=1)
+    assert {photo.quality for photo in drawn.chosen} == {"clear"}
+    assert len(drawn.chosen) == len(BUNDLE.classes)
+    assert drawn.source == f"{len(BUNDLE.classes)} clear ones of {2 * len(BUNDLE.classes)} frames of validation, seed 1"

@@ -68,6 +68,7 @@ def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pyt
         (["--main-epochs", "40"], "--main-epochs"),
         (["--freeze"], "--freeze"),
         (["--pretrained"], "--pretrained"),
+        (["--backbone", "resnet18", "--pretrained", "--from", "{}/a.pt"], "--pretrained: together with --from"),
     ],
 )
 def test_bad_options_of_train_are_one_line_and_leave_nothing(
@@ -79,6 +80,37 @@ def test_bad_options_of_train_are_one_line_and_leave_nothing(
     assert named in complaint
     assert "\n" not in complaint
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pretrained_backbone_is_frozen_below_a_head_that_learns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torchvision's last layer knows other classes: the new one learns with the branches, and the command says so."""
+    import torch
+    from torchvision import models
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name = "mobilenet_v3_small"
+    place = tmp_path / "hub" / "checkpoints" / models.get_model_weights(name).DEFAULT.url.rpartition("/")[2]
+    place.parent.mkdir(parents=True)
+    given = models.get_model(name, weights=None).state_dict()
+    torch.save(given, place)
+    words = ["--out", tmp_path / "run", "--backbone", "mobilenet-v3-small", "--side", "32", "--samples", "160"]
+    words += ["--batch", "32", "--seed", "3", "--threads", "1", "--device", "cpu", "--pretrained", "--freeze"]
+    assert status("train", *words, "--epochs", "1") == 0
+    assert "--freeze: the last layer is new with --pretrained: it learns too" in capsys.readouterr().err
+    first = checkpoint.load(tmp_path / "run" / "last.pt")["weights"]
+    assert status("train", *words, "--epochs", "2", "--resume", "--json") == 0
+    assert capsys.readouterr().err == ""
+    second = checkpoint.load(tmp_path / "run" / "last.pt")["weights"]
+    changed = {key for key in first if not torch.equal(first[key], second[key])}
+    assert {key.split(".")[0] for key in changed} == {"branches", "segments"}
+    assert {key for key in changed if key.startswith("segments.")} == {
+        "segments.head.2.3.weight",
+        "segments.head.2.3.bias",
+    }
+    taken = {key for key in given if any(torch.equal(given[key], each) for each in second.values())}
+    assert {*given} - taken == {"classifier.3.weight", "classifier.3.bias"}
 
 
 def digits(root: Path) -> None:
@@ -163,14 +195,18 @@ def test_a_run_that_cannot_go_on_is_refused_before_a_photo_is_read(
     """Another recipe, other data, no place to write to; without any of these the photos are read."""
     again = ["train", "--out", tiny, *SMALL, "--threads", "1", "--resume"]
     assert status(*again, "--cache", tmp_path / "frames", "--batch", "16") == 2
-    assert "batch: this run has 32, expected 16" in capsys.readouterr().err
+    assert "--batch: the run of" in capsys.readouterr().err
     assert status(*again, "--cache", tmp_path / "frames", "--data", unreadable, "--augmentation", "turns") == 2
-    assert "trained on other data" in capsys.readouterr().err
+    assert "was begun on other data" in capsys.readouterr().err
     assert status("train", "--out", tiny / "junk.pt" / "run", "--data", unreadable, "--cache", tmp_path / "frames") == 2
     assert "junk.pt is a file, expected a folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     assert status("train", "--out", tmp_path / "run", "--data", unreadable, "--backbone", "b-alexnet-tiny") == 2
-    assert "cannot be read as an image" in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert "cannot be read as an image" in complaint
+    assert complaint.startswith("popexd: ")
+    assert complaint.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,35 @@ def test_a_run_without_a_better_epoch_ends_early(tmp_path: Path, frames: data.Da
     assert resumed == []
 
 
+def test_a_run_goes_on_to_more_epochs(tmp_path: Path, frames: data.DataSet) -> None:
+    """By the learning-rate curve of the longer run, from where it then is; to fewer it does not."""
+    reports: list[loop.EpochReport] = []
+    loop.fit(frames, tmp_path, replace(RECIPE, epochs=2), threads=1)
+    ended = weights_of(tmp_path / loop.LAST)
+    more = replace(RECIPE, epochs=3, patience=7)
+    loop.fit(frames, tmp_path, more, threads=1, resume=True, on_epoch=reports.append)
+    assert [report.epoch for report in reports] == [2]
+    content = torch.load(tmp_path / loop.LAST, weights_only=True)
+    assert content["recipe"] == asdict(more)
+    # At the end of the third of three epochs: the last step but the end of a half cosine.
+    steps = len(frames.split("training")) // RECIPE.batch
+    progress = ((3 * steps - 1) / (3 * steps) - 0.05) / 0.95
+    rate = content["optimiser"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(RECIPE.learning_rate * 0.5 * (1 + np.cos(np.pi * progress)))
+    assert not same(weights_of(tmp_path / loop.LAST), ended)
+    with pytest.raises(InputError, match=r"--epochs: 1, expected at least the 3 that the run of .*last\.pt began with"):
+        loop.fit(frames, tmp_path, RECIPE, threads=1, resume=True)
+
+
+def test_a_run_that_ended_early_goes_on_with_more_patience(tmp_path: Path, frames: data.DataSet) -> None:
+    """How long one waits for a better epoch decides only when a run ends."""
+    recipe = replace(RECIPE, epochs=40, patience=2, learning_rate=1e-9)
+    loop.fit(frames, tmp_path, recipe, threads=1)
+    reports: list[loop.EpochReport] = []
+    loop.fit(frames, tmp_path, replace(recipe, patience=4), threads=1, resume=True, on_epoch=reports.append)
+    assert len(reports) == 2
+
+
 def test_a_run_that_diverges_later_leaves_the_last_good_epoch(tmp_path: Path, frames: data.DataSet) -> None:
     """One line; best.pt and last.pt are those of the first epoch, whole, and nothing half-written is beside them."""
 
@@ -137,6 +166,34 @@ def test_a_start_whose_classes_have_other_names_begins_with_new_heads(frames: da
     assert torch.equal(net.state_dict()["segments.fc8.0.weight"], before)
     checkpoint.warm_start(net, trained, frames.classes, frozen=True)
     assert torch.equal(net.state_dict()["segments.fc8.0.weight"], weights_of(trained)["segments.fc8.0.weight"])
+
+
+def test_branches_of_a_start_are_known_by_their_place(trained: Path, tmp_path: Path) -> None:
+    """Elsewhere they begin anew, though all their shapes agree; at the same place they are the same by another name."""
+    old = build("resnet18", 8, "b1=layer1.0,b2=layer3.0", side=32)
+    content = {"backbone": "resnet18", "classes": [*"abcdefgh"], "branches": "b1=layer1.0,b2=layer3.0"}
+    checkpoint.save(tmp_path / "old.pt", {**content, "weights": old.state_dict()})
+
+    def started(branches: str) -> tuple[Weights, Weights]:
+        net = build("resnet18", 8, branches, side=32)
+        before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        checkpoint.warm_start(net, tmp_path / "old.pt", "abcdefgh", frozen=False)
+        return before, net.state_dict()
+
+    def branch(weights: Weights, name: str) -> Weights:
+        part = f"branches.{name}."
+        return {key.removeprefix(part): tensor for key, tensor in weights.items() if key.startswith(part)}
+
+    before, after = started("b1=layer1.1,b2=layer3.0")
+    moved = branch(after, "b1")
+    assert {key: each.shape for key, each in moved.items()} == {
+        key: each.shape for key, each in branch(old.state_dict(), "b1").items()
+    }
+    assert same(moved, branch(before, "b1"))
+    assert same(branch(after, "b2"), branch(old.state_dict(), "b2"))
+    _, after = started("early=layer1.0,b1=layer3.0")
+    assert same(branch(after, "early"), branch(old.state_dict(), "b1"))
+    assert same(branch(after, "b1"), branch(old.state_dict(), "b2"))
 
 
 def test_a_start_of_another_architecture_is_one_line_and_leaves_nothing(
@@ -241,6 +298,10 @@ def test_the_published_weightings(weighting: str, expected: tuple[float, ...]) -
         ({"main_epochs": 1}, "--main-epochs"),
         ({"epochs": 3, "main_epochs": 1, "freeze": True}, "--main-epochs"),
         ({"pretrained": True}, "--pretrained"),
+        (
+            {"backbone": "resnet18", "pretrained": True, "freeze": True, "weighting": "1,1,0"},
+            "--weights: '1,1,0', expected one above 0 for the end",
+        ),
         ({"branches": "b1=nowhere"}, "--branch"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ import numpy.typing as npt
 
 from popexd.bundle import Bundle, InputSpec
 from popexd.errors import InputError
-from popexd.lab import conveyor
-from popexd.lab.photos import AS_IT_IS, GENERATED, Photo, Pixels, check_generated, frame, of_folder
+from popexd.lab import conveyor, provenance
+from popexd.lab.photos import AS_IT_IS, GENERATED, Photo, Pixels, check_generated, frame, held_out, photos
 from popexd.quality import CLEAR
 
 
@@ -41,24 +40,41 @@ class Photos:
 
 
 def draw_photos(source: str, bundle: Bundle, count: int, seed: int) -> Photos:
-    """Draw up to `count` photos of the bundle's classes: generated, or from a folder with one folder per class.
+    """Draw up to `count` photos of the bundle's classes: generated, or from whatever `lab.photos` evaluates on.
+
+    What the network learned from is left out, and `origin` says so.
 
     Raises:
         InputError: there is no such folder, it holds other classes, or the bundle knows none of the generated parts.
     """
     if source == GENERATED:
-        check_generated(bundle)
-        # Undistorted ones only: what is wrong with a picture is added by the figure.
-        shots = islice(conveyor.camera(seed, quality=CLEAR), count)
-        chosen = tuple(Photo(f"shot {shot.index}", shot.label, CLEAR, partial(bytes, shot.jpeg)) for shot in shots)
-        return Photos(f"generated pictures (no photos), seed {seed}", chosen)
-    folder = Path(source)
-    if not folder.is_dir():
-        raise InputError(f"--data: {folder}: no such folder, expected one with a folder of photos per class")
-    every = of_folder(folder, bundle)
+        return _generated(bundle, count, seed)
+    place = Path(source)
+    if (place / "data.json").is_file():
+        parts = photos(source, bundle, None, seed, whole=True)
+        every = [photo for photo in parts.report if photo.quality == CLEAR]
+        origin = f"clear ones of {parts.origin}"
+        if not every:
+            raise InputError(f"--data: {place}: no clear frames, expected some: the figures distort them")
+    else:
+        root, every, note = held_out(place, bundle)
+        origin = f"photos of {len(every)} in {root.resolve().name}{note}"
     order = np.random.default_rng(seed).permutation(len(every))[:count]
-    chosen = tuple(every[position] for position in order)
-    return Photos(f"photos of {len(every)} in {folder.resolve().name}, seed {seed}", chosen)
+    return Photos(f"{origin}, seed {seed}", tuple(every[position] for position in order))
+
+
+def _generated(bundle: Bundle, count: int, seed: int) -> Photos:
+    """The first undistorted scenes that are new to the network: what is wrong with a picture is added by the figure."""
+    check_generated(bundle)
+    known = provenance.of_bundle(bundle)
+    chosen: list[Photo] = []
+    for shot in conveyor.camera(seed, quality=CLEAR):
+        own = provenance.of_words(GENERATED, seed, shot.index)
+        if len(chosen) == count:
+            break
+        if known is None or known.split_of(own) is None:
+            chosen.append(Photo(f"shot {shot.index}", shot.label, CLEAR, partial(bytes, shot.jpeg), own))
+    return Photos(f"generated pictures (no photos), seed {seed}", tuple(chosen))
 
 
 def prepared(photos: Photos, form: InputSpec, distortion: str = CLEAR, seed: int = 0) -> Iterator[Pixels]:

@@ -1,7 +1,7 @@
 """The `popexd` command: a table of commands, each imported only when it is called.
 
-Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for bad usage or input, with one line on standard error; 70 for a fault of
-popexd itself; 130 after Ctrl-C.
+Exit status: 0; 1 for a negative answer, or one that could not be written; 2 for bad usage or input, with one line on
+standard error; 70 for a fault of popexd itself; 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -173,12 +173,10 @@ def _call(command: Any, name: str, words: list[str]) -> int:
     """Run a function or typer app on the rest of the words."""
     import typer
 
-    from popexd.cli.numbers import checked
-
     app = command
     if not isinstance(command, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(name)(checked(command))
+        app.command(name)(command)
     # Newer typers carry their own copy of click, older ones import it; either way this is its ClickException, the
     # parent of every complaint about usage.
     usage_error: Any = typer.BadParameter.__mro__[2]

@@ -173,10 +173,12 @@ def _call(command: Any, name: str, words: list[str]) -> int:
     """Run a function or typer app on the rest of the words."""
     import typer
 
+    from popexd.cli.numbers import checked
+
     app = command
     if not isinstance(command, typer.Typer):
         app = typer.Typer(add_completion=False)
-        app.command(name)(command)
+        app.command(name)(checked(command))
     # Newer typers carry their own copy of click, older ones import it; either way this is its ClickException, the
     # parent of every complaint about usage.
     usage_error: Any = typer.BadParameter.__mro__[2]

@@ -58,11 +58,10 @@ class Record:
             for raw in stream:
                 line = raw.decode(errors="replace").rstrip("\n")
                 kept = self._kept(line)
-                if kept is None:
-                    continue
-                self._lines.append(kept)
-                with contextlib.suppress(OSError):  # a full disk must not stop the broker
-                    self._write(kept)
+                if kept is not None:
+                    self._lines.append(kept)
+                    with contextlib.suppress(OSError):  # a full disk must not stop the broker
+                        self._write(kept)
                 if _RUNNING.fullmatch(line):
                     self.running.set()
 

@@ -16,7 +16,7 @@ import pytest
 
 from broker.files import acting_as_owner, write_private
 from popexd.errors import ConfigurationError
-from tests.bus.waiting import PATIENCE_SECONDS, until
+from tests.bus.waiting import PATIENCE_SECONDS
 
 from .test_admission import PROGRAM, ROOT, done, run
 
@@ -138,7 +138,7 @@ def test_a_broker_that_root_runs_is_the_users(folder: Path, roots: Path) -> None
             assert int(status["CapPrm"], 16) == 0
         done("add", "device", "pi", "--folder", folder)
         assert process.stderr is not None
-        until(lambda: "accounts.reloaded" in process.stderr.readline(), "the broker to follow its folder")
+        assert any("accounts.reloaded" in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=PATIENCE_SECONDS)
 

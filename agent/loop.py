@@ -38,6 +38,7 @@ _LEVELS = {
     "compute.failed": logging.ERROR,
     "plan.infeasible": logging.WARNING,
     "uplink.lost": logging.WARNING,
+    "tier.lost": logging.WARNING,
     "worker.lost": logging.WARNING,
     "worker.mismatched": logging.WARNING,
 }
@@ -234,7 +235,12 @@ class Loop:
     def _probe(self, order: ev.SendProbe, _now: float) -> None:
         topic = self._topics.probe(order.tier.label)
         payload = probe(order.sequence, order.bytes, self._topics.device)
-        self._buses.uplink.publish_bulk(topic, payload, on_done=lambda _delivery: None, expiry_seconds=3)
+        self._buses.uplink.publish_bulk(
+            topic, payload, on_done=lambda delivery: self._probed(order, delivery), expiry_seconds=3
+        )
+
+    def _probed(self, order: ev.SendProbe, delivery: Delivery) -> None:
+        self._mailbox.post(ev.ProbeEnded(order.sequence, delivery.value))
 
     def _answer(self, answer: ev.Answer, _now: float) -> None:
         frame_id = answer.frame_id or f"{self._boot}-{answer.key}"

@@ -69,6 +69,7 @@ class Coordinator:
             ev.UplinkChanged: self._uplink_changed,
             ev.WorkerChanged: self._worker_changed,
             ev.ProbeReturned: self.world.probe_returned,
+            ev.ProbeEnded: self.world.probe_ended,
             ev.SpeedMeasured: self.world.speed_measured,
             ev.RequestReceived: self._request_received,
             ev.RequestRejected: self._request_rejected,
@@ -90,22 +91,18 @@ class Coordinator:
 
     def next_wakeup(self) -> float:
         """When a `Wakeup` is due if nothing happens before; infinity if never."""
-        return min(self.flow.wakeup_at, self.world.uplink.wakeup_at)
+        return min(self.flow.wakeup_at, self.world.wakeup_at)
 
     def _flush(self, now: float) -> list[ev.Effect]:
         self.flow.offload.give_up(now)
         self.flow.pump(now)
-        self._probe(now)
+        self._out.extend(self.world.probes(now))
         if self.flow.draining and not self.flow.frames and not self._drained:
             self._drained = True
             self._out.append(ev.Drained())
         effects = list(self._out)
         self._out.clear()
         return effects
-
-    def _probe(self, now: float) -> None:
-        self.world.follow(self.world.uplink.expire_probe(now), now)
-        self._out.extend(self.world.uplink.probes(self.world.probe_tier(), now))
 
     def _uplink_changed(self, event: ev.UplinkChanged, now: float) -> None:
         self.world.uplink_changed(event, now)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from popexd.coordinator.events import Choice, Decision, FrameReceived
+from popexd.coordinator.decision import Choice, Decision
+from popexd.coordinator.events import FrameReceived
 from popexd.coordinator.itinerary import Itinerary, Ways
 from popexd.validation import FINAL
 

@@ -9,7 +9,6 @@ from popexd.coordinator.events import Classified, Effect, Notice, Replied, Ship,
 from popexd.coordinator.frames import Frame, Phase, Waiting
 from popexd.coordinator.lessons import learn_there
 from popexd.coordinator.statistics import Statistics
-from popexd.coordinator.uplink import News
 from popexd.coordinator.world import World
 from popexd.plan import Tier
 from popexd.validation import FINAL
@@ -148,6 +147,8 @@ class Offload:
             return "disconnected"
         if self.uplink.suspect:
             return "no-answer"
+        if tier in self.world.trust.suspects:
+            return "no-answer"
         if tier not in self.world.profiles():
             return "no-worker"
         limit = self.uplink.max_packet_bytes
@@ -158,16 +159,16 @@ class Offload:
     def ended(self, event: ShipmentEnded, now: float) -> None:
         """Take in what became of a shipment at the broker; finish here what it did not take."""
         key = (event.key, event.attempt)
-        if event.outcome == "delivered":
-            self.uplink.delivered(key, now)
-            return
-        if event.outcome == "no_subscribers":
-            self.uplink.delivered(key, now)
-            self.world.nobody_listens(now)
-        self.uplink.abandoned(key)
         frame = self.frames.get(event.key)
+        if event.outcome in ("delivered", "no_subscribers"):
+            self.world.follow(self.uplink.delivered(key, now), now)
+        if event.outcome == "delivered":
+            return
+        self.uplink.abandoned(key)
         if frame is None:
             return
+        if event.outcome == "no_subscribers" and frame.itinerary.tier is not None:
+            self.world.nobody_listens(frame.itinerary.tier, now)
         if event.outcome == "too_large":
             self.world.too_large(frame.shipment_bytes, now)
         if frame.phase is Phase.SHIPPED and frame.attempt == event.attempt:
@@ -179,8 +180,12 @@ class Offload:
 
     def replied(self, event: Replied, now: float) -> None:
         """Answer with what a worker says, unless the frame has its answer already."""
-        news = self.uplink.returned((event.key, event.attempt), sum(event.seconds.values()), now)
         frame = self.frames.get(event.key)
+        key, far_seconds = (event.key, event.attempt), sum(event.seconds.values())
+        tier = event.tier if frame is None else frame.itinerary.tier or event.tier
+        news = self.world.answered(
+            key, tier, lambda telling: self.uplink.returned(key, far_seconds, now, telling=telling), now
+        )
         if frame is not None and frame.attempt > 0:
             if event.classified is not None and event.exit not in (FINAL, *self.planner.exits):
                 self.statistics.replies_rejected["exit"] += 1
@@ -230,16 +235,19 @@ class Offload:
         """Retry once where the link is proven alive, else finish here; for every frame whose time has come."""
         # One after the other: what the device has to finish makes the time shorter for the rest.
         while frame := next((frame for at, frame in self._giving_up() if at <= now), None):
-            heard = self.uplink.heard_at > frame.shipped_at
-            news = self.uplink.timed_out((frame.key, frame.attempt), now)
-            if frame.attempt == 1 and heard and self._worth_a_retry(frame, now):
+            key, tier = (frame.key, frame.attempt), frame.itinerary.tier
+            assert tier is not None
+            self.world.unanswered(key, tier, now)
+            if frame.attempt == 1 and self._heeded(key, tier, frame) and self._worth_a_retry(frame, now):
                 self._out.append(Notice("offload.retried", {"camera": frame.camera}))
                 self.ship(frame, now)
             else:
                 self._failed(frame, "timeout", now)
-            self.world.follow(news, now)
-            if news is News.NONE:
-                self.uplink.order_probe(now)
+
+    def _heeded(self, key: tuple[int, int], tier: Tier, frame: Frame) -> bool:
+        """Whether somebody may answer another message: one worker has answered, or it was not the only one's turn."""
+        others = self.world.crew(tier) > 1 and self.uplink.has_crossed(key)
+        return others or self.world.trust.heard_at(tier) > frame.shipped_at
 
     def _worth_a_retry(self, frame: Frame, now: float) -> bool:
         """Whether the message rather was lost than is still on its way, and there is time for another."""
@@ -249,7 +257,9 @@ class Offload:
     def _in_time_again(self, frame: Frame, now: float) -> bool:
         """Whether a frame sent once more now can be answered while the device could still rescue it."""
         needed = frame.overdue_at - frame.shipped_at + self.uplink.backlog_seconds(now)
-        return self.uplink.usable and now + needed <= frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
+        tier = frame.itinerary.tier
+        usable = tier is not None and self.world.usable(tier)
+        return usable and now + needed <= frame.deadline_at - _RESCUE_SECONDS - frame.rescue_seconds
 
     def disconnected(self, now: float) -> None:
         """Finish here whatever was with the network when the connection broke."""

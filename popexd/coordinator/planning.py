@@ -8,7 +8,7 @@ from typing import Any
 
 from popexd.coordinator.choosing import Candidate, Known, alone, best, must_fit, priced, worth
 from popexd.coordinator.corrections import Corrections
-from popexd.coordinator.events import Choice, Decision
+from popexd.coordinator.decision import Choice, Decision
 from popexd.coordinator.itinerary import Ways, itinerary, local_plan
 from popexd.coordinator.qualities import ANY, Qualities
 from popexd.coordinator.settings import PlannerSettings

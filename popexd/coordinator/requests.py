@@ -50,7 +50,11 @@ def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str,
         "settings": asdict(planner.settings),
         "plan_id": decision.plan_id if decision is not None else None,
         "cut": decision.cut if decision is not None else None,
-        "uplink": {"connected": world.uplink.connected, "usable": world.uplink.usable},
+        "uplink": {
+            "connected": world.uplink.connected,
+            "usable": world.uplink.usable,
+            "suspect": sorted(tier.label for tier in world.trust.suspects),
+        },
         "workers": {name: tier.label for name, (tier, _) in sorted(world.workers.items())},
         "frames": brain.statistics.snapshot(now)["frames"],
     }

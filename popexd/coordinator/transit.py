@@ -19,6 +19,7 @@ class _Message:
     started_at: float | None = None
     crossed: bool = False
     given_up: bool = False
+    held_beyond: bool = False
 
 
 class Transit:
@@ -77,9 +78,19 @@ class Transit:
         message = self._messages.get(key)
         if message is None or message.given_up:
             return None
-        message.given_up = True
+        message.given_up, message.held_beyond = True, message.crossed
         first = next((other for other in self._messages.values() if not other.crossed), None)
         return now - max(message.sent_at, self._cleared_at) if message is first else 0.0
+
+    def has_crossed(self, key: Hashable) -> bool:
+        """Whether a message is known to have crossed the link."""
+        message = self._messages.get(key)
+        return message is not None and message.crossed
+
+    def held_beyond(self, key: Hashable) -> bool:
+        """Whether a message had crossed when it was given up: what made it late is not the link."""
+        message = self._messages.get(key)
+        return message is not None and message.held_beyond
 
     def sent_of(self, key: Hashable) -> tuple[int, float] | None:
         """Return the size of a message that is remembered, and when it was sent."""

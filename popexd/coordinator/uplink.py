@@ -7,6 +7,7 @@ from enum import Enum
 
 from popexd.coordinator.events import SendProbe
 from popexd.coordinator.transit import Transit
+from popexd.coordinator.trust import SILENCE_SECONDS
 from popexd.estimators import ByteBudget, LinkEstimator, LinkSample
 from popexd.network import Link
 from popexd.plan import Tier
@@ -20,8 +21,6 @@ _MOST_OFTEN = 5
 """An eager uplink is probed so many times as often as the schedule says, at most."""
 _PROBE_TIMEOUT_SECONDS = 3.0
 _SUSPECT_AFTER = 2
-_SILENCE_SECONDS = 0.6
-"""So many unanswered messages in a row, and nothing heard for so long, make an outage; less is a hiccup."""
 _TELLING_SECONDS = 0.5
 """An answer that is missing for less may be a hiccup of anything; for more, it tells of the link."""
 _MOST_TRAINS, _TRAIN_SECONDS = 8, 4.0
@@ -36,10 +35,14 @@ class News(Enum):
     CHANGED = "changed"
     LOST = "lost"
     RESTORED = "restored"
+    ANSWERING = "answering"
+    """Nothing of the uplink itself: a tier that did not answer does so again."""
 
 
 class Uplink:
-    """The uplink as samples show it; `usable` is what planning asks.
+    """The way to the broker and to who answers there, as samples show it; `usable` is what planning asks.
+
+    It is suspect when not even the broker takes what is sent; whether anybody answers then is another matter (`Trust`).
 
     It is `eager` while nothing crosses it but probes, though a better link might change that: then bytes that the
     budget would not hold are spent on probing it more often than the schedule says.
@@ -129,30 +132,55 @@ class Uplink:
         """Take in that a message left."""
         self._transit.sent(key, message_bytes, now)
 
-    def delivered(self, key: Hashable, now: float) -> None:
+    def delivered(self, key: Hashable, now: float) -> News:
         """Take in that the broker has a message: it has crossed, whenever it is answered."""
         self._transit.crossed(key, now - self.estimator.round_trip_seconds)
+        return self._heard(now)
+
+    def has_crossed(self, key: Hashable) -> bool:
+        """Whether a message is known to have reached the broker."""
+        return self._transit.has_crossed(key)
+
+    def held_beyond(self, key: Hashable) -> bool:
+        """Whether a message had reached the broker when it was given up."""
+        return self._transit.held_beyond(key)
+
+    def sent_at(self, key: Hashable) -> float | None:
+        """Return when a message left that is remembered."""
+        sent = self._transit.sent_of(key)
+        return None if sent is None else sent[1]
+
+    def _heard(self, now: float) -> News:
+        self.heard_at = now
+        self._unanswered = 0
+        if not self.suspect:
+            return News.NONE
+        # What crossed an outage tells that the link is back, not how fast it is.
+        self.suspect = False
+        self.begin_anew(now)
+        return News.RESTORED
+
+    def begin_anew(self, now: float) -> None:
+        """Measure from the start: whatever is on its way says nothing of the link."""
+        self._restored_at = now
+        self._transit.clear()
+        self._probe = None
+        self.estimator.reset()
+        self._plan_train()
 
     def abandoned(self, key: Hashable) -> None:
         """Take in that a message never left."""
         self._transit.abandoned(key)
 
-    def returned(self, key: Hashable, far_seconds: float, now: float, source: str = "passive") -> News:
-        """Take in the answer to a message."""
+    def returned(
+        self, key: Hashable, far_seconds: float, now: float, source: str = "passive", telling: bool = True
+    ) -> News:
+        """Take in the answer to a message; `telling` is false where its time says nothing of the link."""
         sent = self._transit.sent_of(key)
         seconds = self._transit.returned(key, far_seconds, self.estimator.round_trip_seconds, now)
-        self.heard_at = now
-        self._unanswered = 0
-        if self.suspect:
-            # It crossed an outage: it tells that the link is back, not how fast it is.
-            self.suspect = False
-            self._restored_at = now
-            self._transit.clear()
-            self._probe = None
-            self.estimator.reset()
-            self._plan_train()
+        if self._heard(now) is News.RESTORED:
             return News.RESTORED
-        if sent is None or seconds is None or sent[1] < self._restored_at:
+        if not telling or sent is None or seconds is None or sent[1] < self._restored_at:
             return News.NONE
         changed = self.estimator.add(LinkSample(sent[0], seconds, now, source))
         if self.estimator.in_doubt or (source == "probe" and self.estimator.suspicious):
@@ -176,7 +204,7 @@ class Uplink:
         if self._unanswered == 0:
             self._silent_since = sent_at
         self._unanswered += 1
-        if not self.suspect and self._unanswered >= _SUSPECT_AFTER and now - self._silent_since >= _SILENCE_SECONDS:
+        if not self.suspect and self._unanswered >= _SUSPECT_AFTER and now - self._silent_since >= SILENCE_SECONDS:
             self.lost(now)
             return News.LOST
         if crossing_seconds < _TELLING_SECONDS:
@@ -184,7 +212,7 @@ class Uplink:
         return self._noted(self.estimator.add_unanswered(LinkSample(size, crossing_seconds, now)), now)
 
     def lost(self, now: float) -> None:
-        """Take in that nobody listens any more; probing goes on until somebody does."""
+        """Take in that nothing gets through any more; probing goes on until something does."""
         self.suspect = True
         self._train.clear()
         self._backoff_seconds = 0.5
@@ -239,14 +267,19 @@ class Uplink:
             return self._ping_at
         return self._early_at if self.eager else float("inf")
 
-    def expire_probe(self, now: float) -> News:
-        """Give up a probe that is not answered in time."""
+    def overdue_probe(self, now: float) -> int | None:
+        """Give up a probe that is not answered in time; return its number, `timed_out` is to be told of it."""
         if self._probe is None or now < self._probe[1] + _PROBE_TIMEOUT_SECONDS:
-            return News.NONE
-        sequence, _ = self._probe
+            return None
+        return self.end_probe(self._probe[0])
+
+    def end_probe(self, sequence: int) -> int | None:
+        """Wait no longer for a probe, nor go on with what it began; return its number if it was waited for."""
+        if self._probe is None or self._probe[0] != sequence:
+            return None
         self._probe = None
         self._train.clear()
-        return self.timed_out(("probe", sequence), now)
+        return sequence
 
     def probes(self, tier: Tier | None, now: float) -> list[SendProbe]:
         """Return the probe to send now, if any: one is out at a time, and only while nothing else crosses."""
@@ -290,7 +323,13 @@ class Uplink:
         self.sent(("probe", self._sequence), size, now)
         return [SendProbe(self._sequence, tier, size)]
 
-    def probe_returned(self, sequence: int, far_seconds: float, now: float) -> News:
+    def ping(self, tier: Tier, now: float) -> SendProbe:
+        """Return a ping that asks whether a tier answers, and measures nothing."""
+        self.budget.take(PING_BYTES, now)  # taken or not: without it nobody would ever know
+        self._sequence += 1
+        return SendProbe(self._sequence, tier, PING_BYTES)
+
+    def probe_returned(self, sequence: int, far_seconds: float, now: float, telling: bool = True) -> News:
         """Take in a probe's echo, be it late."""
         sent = self._transit.sent_of(("probe", sequence))
         if sent is None:
@@ -298,7 +337,7 @@ class Uplink:
         size, _ = sent
         if self._probe is not None and self._probe[0] == sequence:
             self._probe = None
-        news = self.returned(("probe", sequence), far_seconds, now, "probe")
+        news = self.returned(("probe", sequence), far_seconds, now, "probe", telling)
         if not self._train and size >= _SMALLEST_PROBE and self._too_small(size):
             larger = min(4 * size, self._largest, self.budget.left(now))
             self._train = [larger] if larger > size else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from popexd.coordinator.choosing import Known
@@ -10,13 +10,16 @@ from popexd.coordinator.events import (
     Decided,
     Effect,
     Notice,
+    ProbeEnded,
     ProbeReturned,
+    SendProbe,
     SpeedMeasured,
     UplinkChanged,
     WorkerChanged,
 )
 from popexd.coordinator.planning import Planner
 from popexd.coordinator.settings import PlannerSettings
+from popexd.coordinator.trust import Trust
 from popexd.coordinator.uplink import News, Uplink
 from popexd.plan import Tier
 
@@ -29,18 +32,25 @@ class World:
     def __init__(self, planner: Planner, uplink: Uplink, out: list[Effect]) -> None:
         self.planner = planner
         self.uplink = uplink
+        self.trust = Trust()
         self.workers: dict[str, tuple[Tier, Any]] = {}
         self._out = out
         self._complained = False
         self._mismatched: dict[str, Mapping[str, Mapping[str, str]]] = {}
 
     def profiles(self) -> dict[Tier, Any]:
-        """Return a profile for every tier that has a worker online for this model."""
-        return {tier: profile for _, (tier, profile) in sorted(self.workers.items()) if profile is not None}
+        """Return a profile for every tier that answers and has a worker online for this model."""
+        suspects = self.trust.suspects
+        found = ((tier, profile) for _, (tier, profile) in sorted(self.workers.items()) if profile is not None)
+        return {tier: profile for tier, profile in found if tier not in suspects}
 
-    def probe_tier(self) -> Tier | None:
-        """Return the tier whose workers are to answer probes: the highest that is there."""
-        return max((tier for tier, _ in self.workers.values()), default=None)
+    def usable(self, tier: Tier) -> bool:
+        """Whether a message sent to a tier now can be expected to be answered."""
+        return self.uplink.usable and tier not in self.trust.suspects
+
+    def crew(self, tier: Tier) -> int:
+        """Return how many workers of a tier are there."""
+        return sum(of is tier for of, _ in self.workers.values())
 
     def notice(self, event: str, **fields: Any) -> None:
         """Order an event to be published."""
@@ -92,6 +102,7 @@ class World:
         """Take in that the uplink's broker was reached or lost; presence is told anew after a connect."""
         was = self.uplink.connected
         self.uplink.connection(event.connected, event.max_packet_bytes)
+        self.trust.clear()
         if not event.connected:
             self.workers.clear()
         if was != event.connected:
@@ -110,12 +121,53 @@ class World:
         elif news is News.RESTORED:
             self.notice("uplink.restored")
             self.consider("uplink restored", now, urgent=True)
+        elif news is News.ANSWERING:
+            self.consider("tier restored", now, urgent=True)
 
-    def nobody_listens(self, now: float) -> None:
-        """Take in that no worker takes messages, whatever the retained presence says; probing tells when one does."""
-        if self.uplink.usable:
-            self.uplink.lost(now)
-            self.outage("no worker listens", now)
+    def answered(self, key: Hashable, tier: Tier, take_in: Callable[[bool], News], now: float) -> News:
+        """Take in a tier's answer to a message; return what is to be followed when the answer has been dealt with.
+
+        `take_in` hands it to the uplink; it is told whether the answer's time says anything of the link.
+        """
+        telling = self._tells_of_the_link(key, tier)
+        back = self.trust.heard(tier, now)
+        news = take_in(telling and not back)
+        if not back:
+            return news
+        self.notice("tier.restored", tier=tier.label)
+        if news is News.RESTORED:
+            return news
+        if self.profiles().keys() - {tier}:
+            self.uplink.order_probe(now)
+        else:
+            self.uplink.begin_anew(now)  # nobody has told of the link meanwhile
+        return News.ANSWERING
+
+    def _tells_of_the_link(self, key: Hashable, tier: Tier) -> bool:
+        """Whether an answer's time is the link's: not where one worker of several sat on the message."""
+        sent_at = self.uplink.sent_at(key)
+        if sent_at is None or sent_at < self.trust.restored_at(tier):
+            return False
+        return self.crew(tier) < 2 or not self.uplink.held_beyond(key)
+
+    def unanswered(self, key: Hashable, tier: Tier, now: float) -> None:
+        """Take in that a message was not answered in time: the tier's fault if it reached the broker, or the link's."""
+        sent_at, crossed = self.uplink.sent_at(key), self.uplink.has_crossed(key)
+        news = self.uplink.timed_out(key, now)
+        self.follow(news, now)
+        if crossed and sent_at is not None and self.trust.unanswered(tier, sent_at, self.crew(tier), now):
+            self._tier_lost(tier, "no answer", now)
+        elif news is News.NONE:
+            self.uplink.order_probe(now)
+
+    def nobody_listens(self, tier: Tier, now: float) -> None:
+        """Take in that no worker takes messages, whatever the retained presence says; pings tell when one does."""
+        if self.crew(tier) and self.trust.lost(tier, now):
+            self._tier_lost(tier, "no worker listens", now)
+
+    def _tier_lost(self, tier: Tier, reason: str, now: float) -> None:
+        self.notice("tier.lost", tier=tier.label, reason=reason)
+        self.consider("tier lost", now, urgent=True)
 
     def too_large(self, message_bytes: int, now: float) -> None:
         """Take in that the broker does not take messages of this size, and plan for smaller ones."""
@@ -127,9 +179,56 @@ class World:
         self.notice("uplink.lost", reason=reason)
         self.consider("outage", now, urgent=True)
 
+    # ------------------------------------------------------------------------------------------ probes
+
+    def probes(self, now: float) -> list[SendProbe]:
+        """Give up what is overdue; return the probes to send now: to measure the link, and to see who answers."""
+        overdue = self.uplink.overdue_probe(now)
+        if overdue is not None and (tier := self.trust.asked_tier(overdue)) is not None:
+            self.unanswered(("probe", overdue), tier, now)
+        found = self.uplink.probes(self._probe_tier(), now)
+        if self.uplink.usable:
+            found += [self.uplink.ping(tier, now) for tier in self.trust.due(now)]
+        for probe in found:
+            self.trust.asked(probe.sequence, probe.tier)
+        return found
+
+    def _probe_tier(self) -> Tier | None:
+        """Return who is to echo what measures the link: the highest tier that answers."""
+        present = {tier for tier, _ in self.workers.values()}
+        # Where nothing gets through, whoever echoes is a sign of life.
+        return max(present - self.trust.suspects if self.uplink.usable else present, default=None)
+
+    @property
+    def wakeup_at(self) -> float:
+        """When `probes` wants to be asked again, infinity if an event will come first."""
+        return min(self.uplink.wakeup_at, self.trust.wakeup_at if self.uplink.usable else float("inf"))
+
+    def probe_ended(self, event: ProbeEnded, now: float) -> None:
+        """Take in what became of a probe at the broker: that it got there says that the link is alive."""
+        tier, key = self.trust.asked_tier(event.sequence), ("probe", event.sequence)
+        if tier is None:
+            return
+        if event.outcome in ("delivered", "no_subscribers"):
+            self.follow(self.uplink.delivered(key, now), now)
+        else:
+            self.uplink.abandoned(key)
+        if event.outcome == "delivered":
+            return
+        self.uplink.end_probe(event.sequence)
+        if event.outcome == "no_subscribers":
+            self.nobody_listens(tier, now)
+
     def probe_returned(self, event: ProbeReturned, now: float) -> None:
         """Take in a probe's echo; plan anew when all that was to be probed is known."""
-        news = self.uplink.probe_returned(event.sequence, event.far_seconds, now)
+        tier = self.trust.echoed(event.sequence)
+        if tier is None:
+            return
+
+        def take_in(telling: bool) -> News:
+            return self.uplink.probe_returned(event.sequence, event.far_seconds, now, telling)
+
+        news = self.answered(("probe", event.sequence), tier, take_in, now)
         self.follow(news, now)
         if news is News.NONE and not self.uplink.probing:
             self.consider("probe", now)
@@ -147,6 +246,8 @@ class World:
         self._tell_mismatch(event)
         if not event.online:
             if self.workers.pop(event.worker, None) is not None:
+                if not self.crew(event.tier):
+                    self.trust.forget(event.tier)
                 self.notice("worker.lost", worker=event.worker, tier=event.tier.label)
                 self.consider("worker lost", now, urgent=True)
             return
@@ -155,6 +256,7 @@ class World:
         if known is None:
             self.notice("worker.found", worker=event.worker, tier=event.tier.label)
             self.uplink.order_probe(now)
+            self.trust.hurry(event.tier, now)
         if known is None or known[1] != profile:
             self.consider("worker found", now, urgent=True)
 

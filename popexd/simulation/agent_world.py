@@ -266,14 +266,20 @@ class AgentWorld:
             self.down.send(_REPLY_BYTES, partial(self.tell, reply))
 
     def _probe(self, probe: ev.SendProbe) -> None:
+        def ended(outcome: str) -> Callable[[], None]:
+            return partial(self.tell, ev.ProbeEnded(probe.sequence, outcome))
+
         if not self.connected:
+            self.clock.after(0.0001, ended("disconnected"))
             return
 
-        def echo() -> None:
+        def brokered() -> None:
+            there = self.workers.listening(probe.tier)
+            self.down.send(60, ended("delivered" if there else "no_subscribers"))
             if self.workers.echoes(probe.tier):
                 self.down.send(200, partial(self.tell, ev.ProbeReturned(probe.sequence, 0.0)))
 
-        self.up.send(probe.bytes + 150, echo)
+        self.up.send(probe.bytes + 150, brokered)
 
     def connect(self) -> None:
         """Reach the uplink's broker; presence is retained there."""

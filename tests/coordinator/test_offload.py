@@ -296,14 +296,16 @@ def test_a_limit_that_was_not_announced_is_learnt() -> None:
     bench.at_rest()
 
 
-def test_when_nobody_listens_the_uplink_counts_as_lost_until_somebody_does() -> None:
+def test_when_nobody_listens_the_tier_counts_as_lost_until_somebody_does() -> None:
     """A retained presence may lie; a ping does not."""
     bench = Bench().offloading()
     run = first(ev.Run, bench.ended(bench.shipped(), "no_subscribers"))
-    assert bench.notices("uplink.lost") == [{"reason": "no worker listens"}]
+    assert bench.notices("tier.lost") == [{"tier": "cloud", "reason": "no worker listens"}]
+    assert not bench.notices("uplink.lost")
     assert bench.decision.cut == "output"
     bench.ran(run)
-    bench.wait(2.5)
+    ping = only(ev.SendProbe, bench.wait(2.5))[-1]
+    bench.tell(ev.ProbeReturned(ping.sequence, 0.0), after=0.02)
     bench.measured()
-    assert bench.notices("uplink.restored")
+    assert bench.notices("tier.restored") == [{"tier": "cloud"}]
     assert bench.decision.cut == "v1"

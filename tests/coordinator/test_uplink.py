@@ -304,8 +304,9 @@ def test_a_probes_late_echo_ends_an_outage_too() -> None:
     drive(known, 0.0, 2.0)
     known.order_probe(10.0)
     (probe,) = known.probes(CLOUD, 10.0)
-    assert known.expire_probe(12.9) is News.NONE
-    known.expire_probe(13.1)
+    assert known.overdue_probe(12.9) is None
+    assert known.overdue_probe(13.1) == probe.sequence
+    known.timed_out(("probe", probe.sequence), 13.1)
     known.lost(13.1)
     assert known.probe_returned(probe.sequence, 0.0, 14.0) is News.RESTORED
 

@@ -113,6 +113,47 @@ def test_a_stalled_worker_costs_time_but_no_answer(rig: Rig) -> None:
     watch.at_rest(6 + watch.finished("cloud", "after", photo(9))[1])
 
 
+def test_a_tier_that_hangs_leaves_the_other_in_use(rig: Rig) -> None:
+    """The cloud's worker stops dead with its connection open: the edge's takes over, and nobody calls it an outage."""
+    broker = rig.broker()
+    watch = rig.watch(broker.port)
+    far = rig.program("worker", rig.worker_tables(broker.port, "far"))
+    near = {"worker": {"name": "near", "tier": "edge"}, "runtime": {"slowdown": 20.0}}
+    rig.worker(rig.worker_tables(broker.port, "near", **near))
+    rig.agent(rig.agent_tables(broker.port, planner={"mode": "auto"}, runtime={"slowdown": 60.0}))
+    watch.until(lambda: len(watch.events("worker.found")) >= 2, "both workers")
+    watch.cut_is("input")
+    sent = watch.finished("cloud", "before", photo(0))[1]
+
+    far.pause()
+    sent += watch.finished("edge", "meanwhile", photo(1))[1]
+    assert {"cloud"} == {event["tier"] for event in watch.events("tier.lost")}
+    assert watch.ask("status").data["uplink"]["suspect"] == ["cloud"]  # type: ignore[index]
+    assert not watch.events("uplink.lost")
+
+    far.resume()
+    watch.until(lambda: watch.events("tier.restored"), "the cloud being back")
+    sent += watch.finished("cloud", "after", photo(2))[1]
+    watch.at_rest(sent)
+
+
+def test_one_of_two_workers_that_hangs_leaves_the_other_in_use(rig: Rig) -> None:
+    """What falls to the one that hangs is asked for again; the tier stays in use."""
+    broker = rig.broker()
+    watch = rig.watch(broker.port)
+    rig.worker(rig.worker_tables(broker.port, "well"))
+    hung = rig.program("worker", rig.worker_tables(broker.port, "hung"))
+    rig.agent(rig.agent_tables(broker.port, planner={"deadline_seconds": 5.0}))
+    watch.until(lambda: len(watch.events("worker.found")) >= 2, "both workers")
+    watch.cut_is("input")
+
+    hung.pause()
+    sent = sum(watch.finished("cloud", f"f{index}", photo(index))[1] for index in range(6))
+    watch.at_rest(sent)
+    assert not watch.events("uplink.lost")
+    assert {event["worker"] for event in watch.events("worker.lost")} <= {"hung"}
+
+
 def test_an_agent_does_not_wait_for_a_worker(rig: Rig) -> None:
     """No worker at all: the device answers; the first one that comes takes over."""
     broker = rig.broker()

@@ -102,6 +102,7 @@ class Daemon:
             return planner.decision is not None and (mode == "device" or planner.decision.cut != "output")
 
         until(planned, "a plan")
+        self.graph = planner.profiled  # with whoever is there now
 
     def see(self) -> tuple[int, list[str]]:
         """Publish a picture; return its key and what was ordered for it, when it is done with."""
@@ -131,8 +132,7 @@ def simulated(
 ) -> AgentWorld:
     """Play many frames in the simulator, on the daemon's own graph and under one of its decisions."""
     settings = Settings(PlannerSettings(mode=mode, deadline_seconds=30.0))
-    graph = daemon.agent.loop.brain.world.planner.profiled
-    world = AgentWorld(Conditions(graph, settings, 20e6, 0.001), random.Random(1))
+    world = AgentWorld(Conditions(daemon.graph, settings, 20e6, 0.001), random.Random(1))
     pin(world, made)
     world.all_up()
     world.schedule(3.0)
@@ -194,6 +194,8 @@ def test_when_nobody_listens_both_finish_here(cache: Path) -> None:
     """The presence says that there is a worker, the broker that nobody takes the message."""
     with Daemon(cache, "cloud") as daemon:
         daemon.wait_for_a_plan("cloud")
+        uplink = daemon.agent.loop.brain.world.uplink
+        until(lambda: not uplink.probing, "no probe that would tell before a frame does")
         for undo in daemon.worker._undo:
             undo()
         key, real = next(seen for seen in (daemon.see() for _ in range(40)) if shipped(seen[1]))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from popexd.coordinator import events as ev
+from popexd.plan import Tier
 from popexd.simulation.play import switches_of
+from popexd.simulation.workers import SimulatedWorker
 
 from .street import PROBE_SECONDS, Street, alexnet, photos_only
 
@@ -268,3 +272,82 @@ def test_pinned_to_the_cloud_it_stays_there() -> None:
     assert street.world.decision is not None
     assert street.world.decision.cut != "output"
     assert street.slowest_since(10.0) <= 2.0
+
+
+def staffed(seed: int = 1) -> Street:
+    """A street with an edge worker half as fast as the one in the cloud."""
+    graph = alexnet()
+    layers = tuple(
+        replace(layer, seconds={**layer.seconds, Tier.EDGE: 2 * layer.seconds[Tier.CLOUD]}) for layer in graph.layers
+    )
+    street = Street(replace(graph, layers=layers), 18.8e6, 0.01, 5, seed=seed)
+    edge = SimulatedWorker("e1", Tier.EDGE)
+    street.world.workers.members.append(edge)
+    street.world.start_worker(edge)
+    street.run(20)
+    return street
+
+
+def tiers(street: Street, since: float) -> Counter[Tier]:
+    """Who answered, from an instant on."""
+    world = street.world
+    return Counter(answer.tier for key, answer in world.answers.items() if world.answered_at[key] > since)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("faster", [Tier.EDGE, Tier.CLOUD])
+def test_a_tier_that_hangs_leaves_the_other_in_use(faster: Tier, seed: int) -> None:
+    """Within seconds everything goes to the one that answers, on the link as it was measured; then back."""
+    street = staffed(seed)
+    world = street.world
+    for worker in world.workers.members:
+        if worker.tier is not faster:
+            world.workers.stop(worker)
+    street.run(15)
+    begin = street.now
+    street.run(20)
+    assert set(tiers(street, begin)) == {faster}
+    assert street.estimate_off() < 1.5
+    assert not world.notices["uplink.lost"]
+    for worker in world.workers.members:
+        world.workers.resume(worker)
+    street.run(15)
+    begin = street.now
+    street.run(10)
+    assert Tier.CLOUD in tiers(street, begin)
+    assert not world.brain.world.trust.suspects
+    assert street.slowest_since(0.0) <= 2.0
+
+
+def test_an_outage_blames_no_tier() -> None:
+    """The link stalls under both: that is the uplink's, and both are used again when it is back."""
+    street = staffed()
+    street.cut(True)
+    street.run(10)
+    assert street.world.notices["uplink.lost"] == 1
+    assert not street.world.notices["tier.lost"]
+    street.cut(False)
+    street.run(10)
+    assert street.world.notices["uplink.restored"] == 1
+    assert not street.home
+
+
+@pytest.mark.parametrize("fps", [1, 2, 15])
+def test_one_of_three_workers_that_hangs_disables_nobody(fps: float) -> None:
+    """The others answer; what fell into the hole is asked for again, and its late answers say nothing of the link."""
+    street = Street(alexnet(), 18.8e6, 0.01, fps)
+    world = street.world
+    for name in ("w2", "w3"):
+        worker = SimulatedWorker(name, Tier.CLOUD)
+        world.workers.members.append(worker)
+        world.start_worker(worker)
+    street.run(10)
+    world.workers.stop(worker)
+    begin = street.now
+    street.run(40)
+    assert world.notices["uplink.lost"] == world.notices["tier.lost"] == 0
+    found = tiers(street, begin)
+    assert found[Tier.CLOUD] > 0.6 * found.total()
+    world.workers.resume(worker)
+    street.run(5)
+    assert street.estimate_off() < 1.5

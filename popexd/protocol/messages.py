@@ -238,6 +238,7 @@ class RequestPayload(Payload):
     model_config = ConfigDict(populate_by_name=True, extra="allow", allow_inf_nan=False)
 
     SCHEMA: ClassVar[str] = "popexd/request/1"
+    FROM_OTHERS: ClassVar[bool] = True
     transaction: str | int | None = None
 
 

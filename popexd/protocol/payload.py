@@ -37,6 +37,8 @@ class Payload(BaseModel):
     SCHEMA: ClassVar[str]
     DIGITS: ClassVar[int | None] = None
     """Significant digits of floats on the wire, where people read along; None keeps every one."""
+    FROM_OTHERS: ClassVar[bool] = False
+    """Whether others write it: its schema says what we accept then, and else what we write."""
     schema_: str = Field(default="", alias="schema", description="popexd/<name>/<major version>")
 
     @classmethod
@@ -115,5 +117,9 @@ def _rounded(value: Any, digits: int) -> Any:
 
 def schema(kind: type[Payload]) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a payload or file."""
-    document = kind.model_json_schema(by_alias=True, mode="serialization")
+    if kind.FROM_OTHERS:
+        document = kind.model_json_schema(by_alias=True, mode="validation")
+    else:
+        document = kind.model_json_schema(by_alias=True, mode="serialization")
+        document["required"] = ["schema", *document.get("required", ())]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": kind.SCHEMA, **document}

@@ -29,11 +29,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from popexd.errors import ConfigurationError
+from popexd.errors import ConfigurationError, InputError
 from popexd.protocol.topics import checked_name
 
 from . import authority
-from .access import ROLES, User, check_user, render_acl
+from .access import User, check_user, render_acl
 from .authority import Pair
 from .config import BrokerSettings
 from .files import acting_as_owner, write_private
@@ -207,7 +207,7 @@ class BrokerFolder:
             raise ConfigurationError(f"{self.path / _INDEX}: not JSON: {error}") from error
         try:
             return _register(facts)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        except (AttributeError, InputError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.path / _INDEX}: {error!r}, expected what `broker init` wrote") from error
 
     def settings(self) -> BrokerSettings:
@@ -243,10 +243,8 @@ class BrokerFolder:
     # ------------------------------------------------------------------------------------------ files
 
     def _store(self, register: Register) -> None:
-        previous = self.path / "revoked.pem"
-        revoked = authority.revocation_list(
-            self._authority(), register.revoked, previous.read_bytes() if previous.exists() else None
-        )
+        previous = self._file("revoked.pem") if (self.path / "revoked.pem").exists() else None
+        revoked = authority.revocation_list(self._authority(), register.revoked, previous)
         self._write("revoked.pem", revoked)
         self._write("acl", render_acl(register.users, register.site).encode())
         facts = {"schema": SCHEMA, **asdict(register)}
@@ -271,7 +269,7 @@ class BrokerFolder:
         return Pair(self._file("authority.pem"), self._file("authority.key"))
 
     def _passwords(self) -> dict[str, str]:
-        lines = self._file("passwords").decode().splitlines()
+        lines = self._file("passwords").decode(errors="replace").splitlines()
         return {line.partition(":")[0]: line for line in lines if line}
 
     @contextmanager
@@ -335,17 +333,20 @@ def _register(facts: Mapping[str, Any]) -> Register:
     for name, entry in facts["accounts"].items():
         told = entry["user"]
         user = User(name, told["role"], told["tier"], tuple(told["devices"]), tuple(told["cameras"]))
-        if user.role not in ROLES:
-            raise ValueError(f"role {user.role!r}, expected one of {', '.join(ROLES)}")
+        check_user(user)
         if datetime.fromisoformat(entry["expires"]).tzinfo is None:
             raise ValueError(f"expires {entry['expires']!r}, expected a time with its zone")
         accounts[name] = Account(user, tuple(int(each) for each in entry["serials"]), entry["expires"])
+    names = tuple(str(each) for each in facts["names"])
+    if not names:
+        raise ValueError("names: none, expected those under which the broker is reached")
+    websockets_port = facts["websockets_port"]
     return Register(
-        site=str(facts["site"]),
+        site=checked_name(facts["site"], "site"),
         host=str(facts["host"]),
         port=int(facts["port"]),
-        names=tuple(facts["names"]),
-        websockets_port=facts["websockets_port"],
+        names=names,
+        websockets_port=None if websockets_port is None else int(websockets_port),
         accounts=accounts,
         revoked=tuple(int(each) for each in facts["revoked"]),
     )

@@ -81,7 +81,11 @@ def revocation_list(authority: Pair, serials: Iterable[int], previous: bytes | N
     issuer, key = _opened(authority)
     dated = datetime.now(UTC) - _BACKDATED
     if previous is not None:
-        dated = max(dated, x509.load_pem_x509_crl(previous).last_update_utc + timedelta(seconds=1))
+        try:
+            last = x509.load_pem_x509_crl(previous).last_update_utc
+        except ValueError as error:
+            raise ConfigurationError(f"revoked.pem: {str(error)[:80]}, expected the list made before") from error
+        dated = max(dated, last + timedelta(seconds=1))
     builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject)
     builder = builder.last_update(dated).next_update(issuer.not_valid_after_utc)
     for each in serials:
@@ -151,7 +155,7 @@ def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pai
 def _opened(authority: Pair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     try:
         key = serialization.load_pem_private_key(authority.key, None)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(f"the authority's key: {error}, expected the one `broker init` made") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigurationError("the authority's key: of another kind, expected the one `broker init` made")

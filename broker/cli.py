@@ -67,19 +67,21 @@ def render_command(
     """Print the configuration and, where users are named, their access list."""
     users = parse_users(user or [])
     if folder is not None:
-        print(render(BrokerFolder(folder).settings()), end="")
-        return
-    settings = BrokerSettings(
-        host=host,
-        port=port,
-        websockets_port=websockets_port,
-        password_file=_absolute(password_file),
-        acl_file=((output or Path()).absolute() / "acl") if users else None,
-        ca_file=_absolute(ca_file),
-        cert_file=_absolute(cert_file),
-        key_file=_absolute(key_file),
-        max_packet_bytes=max_packet_bytes,
-    )
+        if any((password_file, cert_file, key_file, ca_file, websockets_port, users, site)):
+            raise ConfigurationError(f"{folder}: says itself who is let in where, expected none of these options")
+        settings = BrokerFolder(folder).settings()
+    else:
+        settings = BrokerSettings(
+            host=host,
+            port=port,
+            websockets_port=websockets_port,
+            password_file=_absolute(password_file),
+            acl_file=((output or Path()).absolute() / "acl") if users else None,
+            ca_file=_absolute(ca_file),
+            cert_file=_absolute(cert_file),
+            key_file=_absolute(key_file),
+            max_packet_bytes=max_packet_bytes,
+        )
     files = {"mosquitto.conf": render(settings)}
     if users:
         files["acl"] = render_acl(users, site)

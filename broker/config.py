@@ -6,6 +6,7 @@ Refused rather than rendered: a broker that strangers can reach and that asks fo
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def check(settings: BrokerSettings) -> None:
         ConfigurationError: see there.
 
     """
+    if not re.fullmatch(r"[\w.:%-]+", settings.host):
+        raise ConfigurationError(f"broker host: {settings.host!r}, expected an address or a name")
     if settings.password_file is None and not is_loopback(settings.host):
         raise ConfigurationError(
             f"broker host: {settings.host} can be reached by others, expected a password file as well, "

@@ -258,11 +258,32 @@ def test_a_damaged_register_is_told_and_locks_nobody_out(tmp_path: Path) -> None
     folder.init(Register("site", "127.0.0.1", 8883, ("127.0.0.1",)))
     folder.add(User("pi", "agent"))
     acl = (tmp_path / "acl").read_bytes()
-    for damage in ("", "[]", '{"schema": "popexd/broker/2"}', '{"schema": "popexd/broker/1"}', "[" * 100_000):
+    whole = (tmp_path / "broker.json").read_text()
+    damages = ["", "[]", '{"schema": "popexd/broker/2"}', '{"schema": "popexd/broker/1"}', "[" * 100_000]
+    for before, after in (
+        ('"pi"', '"../pi"'),
+        ('"agent"', '"root"'),
+        ('"websockets_port": null', '"websockets_port": "x"'),
+        ('"127.0.0.1"\n', "\n"),
+        ("+00:00", ""),
+    ):
+        assert before in whole
+        damages.append(whole.replace(before, after))
+    for damage in damages:
         (tmp_path / "broker.json").write_text(damage)
         with pytest.raises(ConfigurationError, match=r"broker\.json"):
             folder.add(User("w1", "worker"))
         assert (tmp_path / "acl").read_bytes() == acl
+
+
+@pytest.mark.parametrize("name", ["authority.key", "authority.pem", "revoked.pem", "passwords"])
+def test_a_damaged_file_is_one_line(folder: Path, name: str) -> None:
+    """Whatever it is; passwords that cannot be read are those of nobody."""
+    (folder / name).write_bytes(b"\xff\x00damage")
+    process = run("add", "device", "pi", "--folder", folder)
+
+    assert process.returncode == (0 if name == "passwords" else 2)
+    assert process.stderr.count("\n") == process.returncode // 2
 
 
 def test_a_register_damaged_while_the_broker_runs_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,3 +354,6 @@ def test_another_mosquitto_can_serve_the_folder(folder: Path) -> None:
         f"password_file {folder}/passwords", f"acl_file {folder}/acl", f"crlfile {folder}/revoked.pem",
     ):  # fmt: skip
         assert line in text.splitlines()
+    assert json.loads(done("render", "--folder", folder, "--json")) == {"mosquitto.conf": text}
+    done("render", "--folder", folder, "--output", folder.parent / "etc")
+    assert (folder.parent / "etc" / "mosquitto.conf").read_text() == text

@@ -16,6 +16,7 @@ from broker.heartbeat import Heartbeat
 from broker.process import Broker
 from broker.service import Service
 from popexd.service import Notifier
+from tests.bus.waiting import until
 
 
 class Manager:
@@ -65,6 +66,7 @@ def test_the_watchdog_is_fed_while_mosquitto_answers(manager: Manager) -> None:
         for _ in range(3):
             heartbeat.look()
         assert manager.fed() == 3
+        until(lambda: "New client connected" in broker.log, "the line of its coming")
         assert broker.log.count("New client connected") == 1
         broker.pause()
         heartbeat.look()

@@ -26,6 +26,8 @@ _LONGEST_FRAME_ID = 256
 _LONGEST_TRANSACTION = 1024
 _LONGEST_NAME = 128
 _MOST_MODELS = 16
+_RETAINED = "retained"
+"""What the broker had stored comes again at each connect, however old it is; what is published now never says so."""
 _CLIENT = "client"
 """The user property in which whoever sends a request may say who it is."""
 
@@ -61,6 +63,8 @@ class Inlet:
         except MessageRejected as error:
             return [ev.InputRejected(error.reason, error.detail)] * (1 + arrived.skipped)
         found: list[ev.Event] = [ev.FramesSkipped(camera, arrived.skipped)] if arrived.skipped else []
+        if message.retain:
+            return [*found, ev.InputRejected(_RETAINED, f"the broker kept a frame of {camera}: publish without retain")]
         frame_id = dict(message.user_properties).get("frame_id") or _text(message.correlation_data)
         if frame_id is not None and len(frame_id) > _LONGEST_FRAME_ID:
             frame_id = None
@@ -71,6 +75,8 @@ class Inlet:
 
     def reply(self, message: Message) -> list[ev.Event]:
         """Turn a worker's answer into an event."""
+        if message.retain:
+            return [ev.ReplyRejected(_RETAINED)]
         try:
             reply = Reply.from_bytes(message.payload)
             key = frame_key(self.boot, reply.frame_id)
@@ -80,6 +86,8 @@ class Inlet:
 
     def probe_reply(self, message: Message) -> list[ev.Event]:
         """Turn a probe's echo into an event."""
+        if message.retain:
+            return [ev.ReplyRejected(_RETAINED)]
         try:
             reply = ProbeReply.from_bytes(message.payload)
         except MessageRejected as error:
@@ -89,6 +97,9 @@ class Inlet:
     def request(self, message: Message) -> list[ev.Event]:
         """Turn a request into an event; a bad one keeps its transaction so that it can be answered."""
         verb = message.topic.rsplit("/", 1)[-1]
+        if message.retain:  # asked once, long ago; nobody waits for an answer
+            log.warning("request.rejected", verb=verb[:40], reason=_RETAINED)
+            return [ev.RequestRejected(verb, _RETAINED)]
         transaction: Any = None
         try:
             fields = parse_json(message.payload) if message.payload else {}
@@ -165,7 +176,18 @@ class Inlet:
             said = ev.Classified(reply.class_index, reply.label, reply.confidence)
         seconds = {part: value for part, value in reply.seconds.items() if 0 <= value < 3600}
         tier = Tier.of(reply.tier)
-        return ev.Replied(key, reply.attempt, reply.worker, tier, reply.bytes, seconds, said, left_at, reply.error)
+        return ev.Replied(
+            key,
+            reply.attempt,
+            reply.worker,
+            tier,
+            reply.bytes,
+            seconds,
+            said,
+            left_at,
+            reply.error,
+            reply.plan_id,
+        )
 
 
 def _check_verb(verb: str) -> None:

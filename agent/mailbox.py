@@ -14,6 +14,8 @@ _MOST_FRAME_BYTES = 128_000_000
 _MOST_MESSAGES = 4096
 _MOST_MESSAGE_BYTES = 32_000_000
 
+_RETAINED = b"retained"
+
 _Key = tuple[str, bytes]
 
 
@@ -63,10 +65,12 @@ class Mailbox:
     def post_frame(self, message: Message) -> None:
         """Put a frame into its topic's slot; the one that is there is pushed out.
 
-        One that is delivered again has a slot of its own: it may have been taken before we were started.
+        One that is delivered again has a slot of its own: it may have been taken before we were started. So has one
+        that the broker had stored: it is old, and must not push out what is new.
         """
         receipt = message.receipt
-        key = (message.topic, receipt.mark if receipt is not None and receipt.again else b"")
+        mark = receipt.mark if receipt is not None and receipt.again else b""
+        key = (message.topic, _RETAINED if message.retain else mark)
         with self._lock:
             held = self._slots.get(key)
             others = self._frame_bytes - (0 if held is None else len(held[0].payload))

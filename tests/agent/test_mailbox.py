@@ -58,6 +58,16 @@ def test_the_next_frame_opens_a_slot_anew() -> None:
     assert drained(box) == [FrameArrived(frame("left", 2), 0)]
 
 
+def test_a_stored_frame_pushes_nothing_out() -> None:
+    """What the broker had stored is older than what is live, whichever comes first."""
+    box = Mailbox()
+    stored = Message("frames/left", b"old", retain=True)
+    box.post_frame(frame("left", 1))
+    box.post_frame(stored)
+
+    assert drained(box) == [FrameArrived(frame("left", 1), 0), FrameArrived(stored, 0)]
+
+
 def test_everything_else_is_queued_in_order() -> None:
     """Nothing is lost and nothing overtakes."""
     box = Mailbox()

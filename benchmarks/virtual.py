@@ -87,11 +87,13 @@ class VirtualDaemon:
                 return ev.ProbeReturned(sequence, 0.0)
             case ev.Run():
                 return self._run(effect)
-            case ev.Ship(key=key, attempt=attempt):
+            case ev.Ship(key=key, attempt=attempt, plan_id=plan_id):
                 self._cross(_SHIPMENT_BYTES)
                 self._now += _CLOUD_SECONDS
                 seconds = {"queue": 0.0, "decode": 0.0001, "compute": _CLOUD_SECONDS - 0.0001}
-                return ev.Replied(key, attempt, "w1", Tier.CLOUD, _SHIPMENT_BYTES, seconds, self._said())
+                return ev.Replied(
+                    key, attempt, "w1", Tier.CLOUD, _SHIPMENT_BYTES, seconds, self._said(), plan_id=plan_id
+                )
         return None
 
     def _run(self, order: ev.Run) -> ev.RunDone:

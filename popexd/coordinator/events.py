@@ -102,7 +102,7 @@ class ShipmentEnded:
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """A worker answered, or said why it cannot."""
+    """A worker answered, or said why it cannot; `plan_id` is that of the shipment it answers."""
 
     key: int
     attempt: int
@@ -113,6 +113,7 @@ class Replied:
     classified: Classified | None = None
     exit: str = "final"
     error: str | None = None
+    plan_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

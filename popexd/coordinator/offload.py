@@ -181,12 +181,16 @@ class Offload:
     def replied(self, event: Replied, now: float) -> None:
         """Answer with what a worker says, unless the frame has its answer already."""
         frame = self.frames.get(event.key)
+        why = None if frame is None else _disbelieved(event, frame)
+        if why is not None:
+            self.statistics.replies_rejected[why] += 1
+            return
         key, far_seconds = (event.key, event.attempt), sum(event.seconds.values())
         tier = event.tier if frame is None else frame.itinerary.tier or event.tier
         news = self.world.answered(
             key, tier, lambda telling: self.uplink.returned(key, far_seconds, now, telling=telling), now
         )
-        if frame is not None and frame.attempt > 0:
+        if frame is not None:
             if event.classified is not None and event.exit not in (FINAL, *self.planner.exits):
                 self.statistics.replies_rejected["exit"] += 1
                 self._refused(frame, replace(event, error="exit"), now)
@@ -276,3 +280,12 @@ class Offload:
                 self.ship(frame, now)
             else:
                 self._finish_here(frame, "worker-lost", now)
+
+
+def _disbelieved(event: Replied, frame: Frame) -> str | None:
+    """Return why an answer is not one to what was shipped, None if it is: an earlier attempt held the same tensors."""
+    if not 1 <= event.attempt <= frame.attempt:
+        return "attempt"
+    if event.plan_id != frame.decision.plan_id:
+        return "plan"
+    return None if event.tier in [stage.tier for stage in frame.itinerary.route] else "tier"

@@ -101,8 +101,9 @@ class Workers:
         def finished() -> None:
             if worker.era == era and worker.alive:
                 error = "compute" if said is None else None
-                answer = Replied(ship.key, ship.attempt, worker.name, worker.tier, size, seconds, said, left_at, error)
-                reply(answer)
+                name, tier = worker.name, worker.tier
+                plan_id = ship.plan_id
+                reply(Replied(ship.key, ship.attempt, name, tier, size, seconds, said, left_at, error, plan_id))
 
         self._clock.at(worker.free_at, finished)
 

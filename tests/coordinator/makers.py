@@ -175,6 +175,7 @@ class Bench:
             "message_bytes": TENSOR_BYTES,
             "seconds": {"queue": 0.0, "decode": 0.0005, "compute": 0.004},
             "classified": ev.Classified(5, "bolt", 0.9),
+            "plan_id": ship.plan_id,
         }
         return self.tell(ev.Replied(ship.key, ship.attempt, **{**known, **fields}), after=after)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from popexd.coordinator import events as ev
 from popexd.validation import FINAL
 
-from .makers import CLOUD, DEVICE, FRAME_BYTES, UNSURE, Bench, cheaper, first, graph, only
+from .makers import CLOUD, DEVICE, EDGE, FRAME_BYTES, UNSURE, Bench, cheaper, first, graph, only
 
 FAILURES = ["no_subscribers", "too_large", "dropped", "stale", "disconnected", "refused"]
 
@@ -161,6 +164,22 @@ def test_an_answer_to_a_frame_that_was_never_shipped_is_not_believed() -> None:
     run = first(ev.Run, bench.frame())
     assert not only(ev.Answer, bench.tell(ev.Replied(run.key, 1, "w1", CLOUD, 10, {}, ev.Classified(0, "x", 1.0))))
     bench.replied(first(ev.Ship, bench.ran(first(ev.Run, bench.ran(run, UNSURE)))))
+    bench.at_rest()
+
+
+@pytest.mark.parametrize(
+    ("over", "reason"),
+    [({"plan_id": "t-99"}, "plan"), ({"attempt": 2}, "attempt"), ({"attempt": 0}, "attempt"), ({"tier": EDGE}, "tier")],
+)
+def test_an_answer_to_what_was_never_asked_is_not_believed(over: dict[str, Any], reason: str) -> None:
+    """Another plan, an attempt that there was not, a tier without a part: counted, and the right one is waited for."""
+    bench = Bench().offloading()
+    ship = bench.shipped()
+    said = {"plan_id": ship.plan_id, "attempt": ship.attempt, "tier": CLOUD, **over}
+    forged = ev.Replied(ship.key, said["attempt"], "w9", said["tier"], 10, {}, ev.Classified(0, "x", 1.0))
+    assert not only(ev.Answer, bench.tell(replace(forged, plan_id=said["plan_id"])))
+    assert bench.counts["replies"]["by_reason"] == {reason: 1}
+    assert first(ev.Answer, bench.replied(ship)).classified.label == "bolt"
     bench.at_rest()
 
 

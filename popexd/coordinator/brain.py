@@ -139,12 +139,13 @@ class Coordinator:
         chosen: Settings = event.settings
         self.world.uplink.configure(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.quantile)
         self.statistics.window_seconds = chosen.metrics_window_seconds
+        before = self.world.planner.settings
         try:
             self.world.adopt(chosen.planner, "configuration", now)
         except InputError as error:
             self.world.notice("settings.rejected", source="configuration", detail=str(error))
         else:
-            self.world.notice("settings.changed", source="configuration")
+            self.world.notice("settings.changed", source="configuration", changed=before.changes(chosen.planner))
 
     def _reply_rejected(self, event: ev.ReplyRejected, _now: float) -> None:
         self.statistics.replies_rejected[event.reason] += 1

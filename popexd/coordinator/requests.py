@@ -41,9 +41,10 @@ def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str,
         assert planner.decision is not None
         return {"plan_id": planner.decision.plan_id, "cut": planner.decision.cut}
     if request.verb == "set":
-        world.adopt(planner.settings.updated(request.fields, planner.exits), "set", now)
+        before = planner.settings
+        world.adopt(before.updated(request.fields, planner.exits), "set", now)
         asked = {"transaction": request.transaction, "asked_by": request.asked_by}
-        world.notice("settings.changed", **request.fields, **asked)
+        world.notice("settings.changed", **request.fields, changed=before.changes(planner.settings), **asked)
         return asdict(planner.settings)
     decision = planner.decision
     return {

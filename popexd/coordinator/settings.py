@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from popexd.bounds import BOUNDS
@@ -41,20 +41,23 @@ class PlannerSettings:
         for name, value in self.thresholds.items():
             _number(f"thresholds.{name}", value, *BOUNDS["planner.thresholds"])
 
-    def updated(self, fields: Mapping[str, Any], exits: Mapping[str, Criterion]) -> PlannerSettings:
-        """Return the settings with `fields` over them; `exits` are the model's side branches and what they go by.
+    def updated(self, given: Mapping[str, Any], exits: Mapping[str, Criterion]) -> PlannerSettings:
+        """Return the settings with what is `given` over them; `exits` are the model's branches and what they go by.
 
-        A threshold of None takes back what was set before: the bundle's own stands again.
+        Thresholds are merged. One of None takes back what was set before, None for all of them takes all back: the
+        bundle's own stand again.
 
         Raises:
             InputError: an unknown key, exit or value; nothing is changed then.
 
         """
         known = ("mode", "solver", "objective", "min_accuracy", "min_agreement", "deadline_seconds", "dwell_seconds")
-        for key in fields:
+        for key in given:
             if key not in (*known, "thresholds"):
                 raise InputError(f"{key}: not a setting, expected one of {', '.join((*known, 'thresholds'))}")
-        thresholds = fields.get("thresholds", {})
+        thresholds = given.get("thresholds", {})
+        before = self.thresholds if thresholds is not None else {}
+        thresholds = {} if thresholds is None else thresholds
         if not isinstance(thresholds, Mapping):
             raise InputError(f"thresholds: {thresholds!r}, expected a table of exit = threshold")
         for name, value in thresholds.items():
@@ -62,9 +65,19 @@ class PlannerSettings:
             if value is None:
                 continue
             _number(f"thresholds.{name}", value, 0, exits[name].largest + 0.01)
-        merged = {**self.thresholds, **thresholds}
+        merged = {**before, **thresholds}
         kept = {name: value for name, value in merged.items() if value is not None}
-        return replace(self, **{**fields, "thresholds": kept})
+        return replace(self, **{**given, "thresholds": kept})
+
+    def changes(self, after: PlannerSettings) -> dict[str, dict[str, Any]]:
+        """Return what is another in `after`, as `{key: {"from", "to"}}`; a threshold of None is the bundle's own."""
+        old, new = self._flat(), after._flat()
+        keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        return {key: {"from": old.get(key), "to": new.get(key)} for key in keys}
+
+    def _flat(self) -> dict[str, Any]:
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "thresholds"}
+        return {**values, **{f"thresholds.{name}": value for name, value in self.thresholds.items()}}
 
 
 def _one_of(key: str, value: object, expected: tuple[str, ...]) -> None:

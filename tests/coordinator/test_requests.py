@@ -84,6 +84,26 @@ def test_thresholds_add_up_over_requests() -> None:
     assert only(ev.Answer, bench.ran(first(ev.Run, bench.frame()), 0.55))
 
 
+def test_null_takes_thresholds_back() -> None:
+    """One that was set, or all of them: the bundle's own stand again; the event names each, from and to."""
+    bench = Bench()
+    own = bench.decision.form["exits"]["b1"]["threshold"]
+    bench.asked("set", thresholds={"b1": 0.5, "b2": 0.6})
+    bench.asked("set", thresholds={"b1": None})
+    assert dict(bench.brain.world.planner.settings.thresholds) == {"b2": 0.6}
+    assert bench.decision.form["exits"]["b1"]["threshold"] == own
+    bench.asked("set", thresholds={})
+    assert dict(bench.brain.world.planner.settings.thresholds) == {"b2": 0.6}
+    bench.asked("set", thresholds=None, min_accuracy=0.5)
+    assert dict(bench.brain.world.planner.settings.thresholds) == {}
+    assert [told["changed"] for told in bench.notices("settings.changed")] == [
+        {"thresholds.b1": {"from": None, "to": 0.5}, "thresholds.b2": {"from": None, "to": 0.6}},
+        {"thresholds.b1": {"from": 0.5, "to": None}},
+        {},
+        {"min_accuracy": {"from": None, "to": 0.5}, "thresholds.b2": {"from": 0.6, "to": None}},
+    ]
+
+
 def test_a_request_without_a_transaction_is_carried_out_silently() -> None:
     """There is nobody to tell; a bad one is counted."""
     bench = Bench().offloading()
@@ -126,7 +146,7 @@ def test_status_tells_what_is_in_force() -> None:
     assert answer is not None
     data = json.loads(json.dumps(answer.data))
     assert data["cut"] == "v1"
-    assert data["uplink"] == {"connected": True, "usable": True}
+    assert data["uplink"] == {"connected": True, "usable": True, "suspect": []}
     assert data["workers"] == {"w1": "cloud"}
     assert data["frames"]["received"] == 1
     assert data["settings"]["deadline_seconds"] == 2.0
@@ -151,7 +171,8 @@ def test_a_configuration_read_again_is_in_force_at_once() -> None:
     assert link is not None
     assert bench.brain.world.uplink.link.round_trip_seconds == link.round_trip_seconds
     assert bench.counts["window_seconds"] == 30.0
-    assert bench.notices("settings.changed") == [{"source": "configuration"}]
+    changed = {"mode": {"from": "auto", "to": "device"}}
+    assert bench.notices("settings.changed") == [{"source": "configuration", "changed": changed}]
 
 
 # ---------------------------------------------------------------------------------------- metrics

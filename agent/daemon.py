@@ -17,6 +17,7 @@ log = get_logger("agent")
 
 _LOOP_PATIENCE_SECONDS = 10.0
 _COMPUTE_PATIENCE_SECONDS = 30.0
+_SCHEDULE_PATIENCE_SECONDS = 30.0
 _BUS_PATIENCE_SECONDS = 30.0
 """On top of the keepalive time, after which a connection that is not answered ends."""
 
@@ -42,11 +43,12 @@ class Daemon:
         return f"{self.agent.loop.status}{alone}"
 
     def pulses(self) -> Mapping[str, Pulse]:
-        """Return the loop's, the compute thread's, and that of every connection."""
+        """Return the loop's, the compute thread's, the schedule's, and that of every connection."""
         agent, config = self.agent, self.agent.config
         found = {
             "loop": Pulse(lambda: agent.loop.progress, _LOOP_PATIENCE_SECONDS),
             "compute": Pulse(agent.compute.heartbeat, _COMPUTE_PATIENCE_SECONDS),
+            "schedule": Pulse(lambda: agent.schedule.progress, _SCHEDULE_PATIENCE_SECONDS),
             "site": Pulse(agent.buses.site.heartbeat, config.mqtt.keepalive_seconds + _BUS_PATIENCE_SECONDS),
         }
         if config.uplink is not None:

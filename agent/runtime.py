@@ -67,6 +67,7 @@ class Agent:
         self._mailbox = Mailbox()
         self._parts: list[Any] = []
         self.loop: Loop
+        self.schedule: Schedule
         self.compute: Compute
 
     def _state(self, state: str, reason: str | None = None) -> bytes:
@@ -91,7 +92,8 @@ class Agent:
         self.loop = Loop(brain, self._mailbox, self.compute, self.buses, inlet, self.topics, self.boot, model, diary)
         self.loop.on_failure = self._on_failure
         self._subscribe(inlet)
-        for part in (self.compute, self.loop, *self.buses.each, *self._schedule()):
+        self.schedule, *others = self._schedule()
+        for part in (self.compute, self.loop, *self.buses.each, *others, self.schedule):
             part.start()
             self._parts.append(part)
         for bus in self.buses.each:
@@ -125,9 +127,9 @@ class Agent:
 
         """
         chosen = brain_settings(config, self.bundle)
-        for schedule in (part for part in self._parts if isinstance(part, Schedule)):
-            schedule.change("probe", config.probe.interval_seconds)
-            schedule.change("metrics", config.metrics.interval_seconds)
+        if self.schedule in self._parts:
+            self.schedule.change("probe", config.probe.interval_seconds)
+            self.schedule.change("metrics", config.metrics.interval_seconds)
         self.config = config
         self._mailbox.post(ev.Reconfigured(chosen))
 
@@ -150,6 +152,7 @@ class Agent:
         return lambda message: self._mailbox.post_message(Arrived(parse, message), len(message.payload))
 
     def _schedule(self) -> list[Any]:
+        """Return the schedule, then what it starts."""
         probe = self.config.probe
         jobs: dict[str, tuple[float, Callable[[], None]]] = {
             "probe": (probe.interval_seconds, lambda: self._mailbox.post(ev.Due("probe"))),
@@ -160,7 +163,7 @@ class Agent:
             return [Schedule(jobs)]
         speedtest = SpeedTest(lambda rate: self._mailbox.post(ev.SpeedMeasured(rate)))
         jobs["speedtest"] = (max(3600.0, probe.interval_seconds), speedtest.start)
-        return [speedtest, Schedule(jobs)]
+        return [Schedule(jobs), speedtest]
 
 
 def brain_settings(config: AgentConfig, bundle: bundles.Bundle) -> Settings:

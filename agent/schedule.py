@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
-from popexd.logs import get_logger
+from popexd.logs import fault, get_logger
 
 log = get_logger("agent.schedule")
 
@@ -38,9 +39,13 @@ class Every(BaseTrigger):  # type: ignore[misc]  # APScheduler publishes no type
 
 
 class Schedule:
-    """Calls each job's function every so many seconds, on a thread of its own; the functions may only enqueue."""
+    """Calls each job's function every so many seconds, on a thread of its own; the functions may only enqueue.
+
+    `progress` counts the calls.
+    """
 
     def __init__(self, jobs: dict[str, tuple[float, Callable[[], None]]]) -> None:
+        self.progress = 0
         self._jobs = jobs
         # One thread is plenty for what only enqueues; the default is ten, which it comes to over the days.
         self._scheduler = BackgroundScheduler(
@@ -54,8 +59,8 @@ class Schedule:
 
     def start(self) -> None:
         """Begin; each job runs for the first time after its interval."""
-        for name, (seconds, function) in self._jobs.items():
-            self._scheduler.add_job(function, Every(seconds), id=name)
+        for name, (seconds, _) in self._jobs.items():
+            self._scheduler.add_job(partial(self._run, name), Every(seconds), id=name)
         self._offset = time.time() - time.monotonic()
         self._scheduler.start()
         self._guard.start()
@@ -74,7 +79,14 @@ class Schedule:
     def _watch(self) -> None:
         # The guard waits on the monotonic clock: the scheduler's own wake-ups are what a step breaks.
         while not self._stopped.wait(_LOOK_SECONDS):
-            self.look()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 without the guard no step of the clock would be noticed any more
+                log.error("clock.failed", detail=fault(error))  # noqa: TRY400 one line
+
+    def _run(self, name: str) -> None:
+        self.progress += 1
+        self._jobs[name][1]()
 
     def look(self) -> bool:
         """Start every job anew if the wall clock has been stepped; tell whether it was."""

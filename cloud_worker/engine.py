@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from popexd.bundle import Bundle
 from popexd.errors import FrameRejected, MessageRejected, PopexdError
-from popexd.logs import get_logger
+from popexd.logs import fault, get_logger
 from popexd.plan import Tier
 from popexd.protocol import codec
 from popexd.protocol.replies import Reply, Sender
@@ -22,6 +22,9 @@ from popexd.runtime.segments import Classification, InferenceError, SegmentRunne
 from popexd.validation import FINAL
 
 log = get_logger("worker")
+
+INTERNAL = "internal"
+"""The reason for which a message is refused that the worker could not serve for a fault of its own."""
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -93,6 +96,9 @@ class Engine:
             return self._refused(error.sender, error)
         except MessageRejected as error:
             return self._refused(None, error)
+        except Exception as error:  # noqa: BLE001 a fault of ours costs one message
+            log.error("message.failed", detail=fault(error))  # noqa: TRY400 one line
+            return self._refused(None, MessageRejected(INTERNAL, type(error).__name__))
         try:
             return self._carry_out(message, len(payload), queue_seconds, begun)
         except MessageRejected as error:
@@ -103,9 +109,17 @@ class Engine:
             return self._refused(message.sender, MessageRejected("tensors", str(error)))
         except PopexdError as error:
             return self._refused(message.sender, MessageRejected("compute", str(error)))
-        except Exception as error:
-            log.exception("message.failed")
-            return self._refused(message.sender, MessageRejected("internal", type(error).__name__))
+        except Exception as error:  # noqa: BLE001 a fault of ours costs one message
+            log.error("message.failed", detail=fault(error))  # noqa: TRY400 one line
+            return self._refused(message.sender, MessageRejected(INTERNAL, type(error).__name__))
+
+    def failed(self, payload: bytes) -> Refused:
+        """Return what to tell of a message that could not be served, for no fault of its own."""
+        try:
+            sender = TensorMessage.from_bytes(payload, self._limits).sender
+        except Exception:  # noqa: BLE001 then there is nobody to tell
+            sender = None
+        return self._refused(sender, MessageRejected(INTERNAL, "the worker failed"))
 
     def _refused(self, sender: Sender | None, error: MessageRejected) -> Refused:
         reply = None

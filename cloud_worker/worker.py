@@ -7,6 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import popexd
 from popexd import bundle as bundles
@@ -16,7 +17,7 @@ from popexd.bus.mqtt import MqttBus
 from popexd.config import WorkerConfig
 from popexd.coordinator.statistics import percentile
 from popexd.errors import ConfigurationError, MessageRejected
-from popexd.logs import get_logger
+from popexd.logs import fault, get_logger
 from popexd.plan import Tier
 from popexd.protocol.messages import Percentiles, TensorCounts, WorkerMetrics, WorkerProfile, WorkerState
 from popexd.protocol.replies import ProbeReply, parse_probe
@@ -26,7 +27,7 @@ from popexd.runtime import background
 from popexd.runtime.segments import SegmentRunner
 
 from .backlog import Backlog, Waiting
-from .engine import Answered, Engine, Forwarded, Outcome
+from .engine import INTERNAL, Answered, Engine, Forwarded, Outcome
 
 log = get_logger("worker")
 
@@ -140,13 +141,22 @@ class Worker:
         due = time.monotonic()
         while not self._backlog.done:
             if time.monotonic() >= due:
-                self._report()
                 due = time.monotonic() + self.config.metrics.interval_seconds
+                self._carefully(self._report)
             waiting = self._backlog.get(min(1.0, due - time.monotonic()))
-            if waiting is not None:
-                self._take(waiting)
+            if waiting is not None and not self._carefully(partial(self._take, waiting)):
+                self._carefully(partial(self._failed, waiting))
             self.progress += 1
-        self._report()
+        self._carefully(self._report)
+
+    def _carefully(self, work: Callable[[], None]) -> bool:
+        """Do some work; tell whether it came off. A fault of ours costs one message, never the thread."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 see above
+            log.error("worker.failed", detail=fault(error))  # noqa: TRY400 one line
+            return False
+        return True
 
     def _take(self, waiting: Waiting) -> None:
         if waiting.message.topic.endswith(f"/{_PROBE}"):
@@ -154,27 +164,37 @@ class Worker:
             return
         self._counts.received += 1
         queue_seconds = time.monotonic() - waiting.arrived_at
-        outcome = self._engine.handle(waiting.message.payload, queue_seconds)
-        self._publish(outcome)
+        self._publish(self._engine.handle(waiting.message.payload, queue_seconds))
         self._recent.append((time.monotonic(), time.monotonic() - waiting.arrived_at))
 
+    def _failed(self, waiting: Waiting) -> None:
+        """Count what could not be served, and tell its sender where that can be read."""
+        if waiting.message.topic.endswith(f"/{_PROBE}"):
+            self._rejected[f"probe-{INTERNAL}"] += 1
+            return
+        self._rejected[INTERNAL] += 1
+        reply = self._engine.failed(waiting.message.payload).reply
+        if reply is not None:
+            self.bus.publish(self.topics.reply(reply.device), reply.to_bytes())
+
     def _publish(self, outcome: Outcome) -> None:
+        """Send on what came of a message, then count it: what fails before is counted as that, and once."""
         if isinstance(outcome, Forwarded):
-            self._counts.forwarded += 1
             topic = self.topics.tensors(outcome.tier.label, outcome.model)
             payload = outcome.message.to_bytes()
             # Whatever becomes of it, the agent's deadline covers it.
             self.bus.publish_bulk(
                 topic, payload, on_done=lambda _: None, expiry_seconds=outcome.message.deadline_seconds
             )
+            self._counts.forwarded += 1
             return
+        if outcome.reply is not None:
+            self.bus.publish(self.topics.reply(outcome.reply.device), outcome.reply.to_bytes())
         if isinstance(outcome, Answered):
             self._counts.answered += 1
         else:
             self._rejected[outcome.reason] += 1
             log.warning("tensor.rejected", reason=outcome.reason, detail=outcome.detail[:200])
-        if outcome.reply is not None:
-            self.bus.publish(self.topics.reply(outcome.reply.device), outcome.reply.to_bytes())
 
     def _echo(self, waiting: Waiting) -> None:
         try:

@@ -14,7 +14,9 @@ import re
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
 import structlog
@@ -72,6 +74,13 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 def get_logger(name: str) -> FilteringBoundLogger:
     """Return the logger of a module; `name` becomes the field `module`."""
     return cast(FilteringBoundLogger, structlog.get_logger(module=name))
+
+
+def fault(error: Exception) -> str:
+    """Say in one line what went wrong and where, for what a program survives though it should not have happened."""
+    where = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
+    return " ".join(f"{type(error).__name__}: {error}{place}".split())[:500]
 
 
 class Thinning:

@@ -61,6 +61,7 @@ def test_idle_is_progress_too(daemon: Daemon) -> None:
 
     assert moves(pulses["loop"].beat)
     assert moves(pulses["compute"].beat)
+    assert moves(pulses["schedule"].beat)
     assert pulses["site"].beat() is None
     assert "uplink" not in pulses
     assert daemon.status().endswith("; no connection to the broker")

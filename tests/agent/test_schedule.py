@@ -57,6 +57,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return WallClock(monkeypatch)
 
 
+def test_a_guard_that_fails_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What went wrong once, whatever it was, does not leave the schedule to the next step of the clock."""
+    monkeypatch.setattr(schedule, "_LOOK_SECONDS", 0.01)
+    looks = Runs()
+
+    class Failing(Schedule):
+        def look(self) -> bool:
+            looks()
+            raise KeyError("gone")
+
+    one = Failing({"job": (3600.0, lambda: None)})
+    one.start()
+    looks.goes_on()
+    one.stop()
+
+
 def test_every_job_runs_again_and_again() -> None:
     """Each at its own interval, none at once."""
     quick, slow = Runs(), Runs()

@@ -218,6 +218,7 @@ def _calibrated(
         "samples_of": wanted.samples_of,
         "target_confidence": wanted.target_confidence,
         "thresholds": _rule(loaded, wanted),
+        "target": _form(wanted),
         "fitted_on": int(fit.label.size),
         "reported_on": int(rest.label.size),
         "data": parts.origin,
@@ -243,6 +244,15 @@ def _seen_again(bundle: Bundle, said: Said, frames: Frames) -> Said:
     from dataclasses import replace
 
     return replace(said, seen=shared.seen_by(bundle.quality, frames))
+
+
+def _form(wanted: Wanted) -> dict[str, Any] | None:
+    """The target of the thresholds, for the report and for bundle.json."""
+    if wanted.target is None:
+        return None
+    if wanted.target.cost is None:
+        return {"accuracy": wanted.target.accuracy}
+    return {"seconds": wanted.target.cost, "seconds_by_exit": dict(wanted.costs)}
 
 
 def _rule(bundle: Bundle, wanted: Wanted) -> str:

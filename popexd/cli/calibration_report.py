@@ -13,7 +13,7 @@ from rich.table import Table
 from popexd.bundle import Bundle, ExitSpec
 from popexd.cli import evaluated as shared
 from popexd.cli import tables
-from popexd.cli.words import lost, printable, share, threshold
+from popexd.cli.words import asked, asked_time, lost, printable, share, threshold
 from popexd.evaluation.choosing import LEAST_OF_A_CLASS, LEAST_TO_CALIBRATE, LEAST_TO_FIT
 from popexd.evaluation.metrics import by_quality, figures
 from popexd.evaluation.policy import of_bundle
@@ -21,6 +21,7 @@ from popexd.evaluation.reliability import reliability
 from popexd.lab.panels import Diagram, save_panels
 
 if TYPE_CHECKING:
+    from popexd.evaluation.metrics import Figures
     from popexd.evaluation.outcomes import Answers
     from popexd.evaluation.quality_fit import Fitted
     from popexd.lab.photos import Parts
@@ -105,6 +106,8 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
         print(f"{name} {lost(loss)}")
     if now.accuracy < then.accuracy - WORSE and facts["thresholds"] in ("keep", "reliable"):
         print("fewer answers are right than before: fit on more photos, or keep the old bundle")
+    if facts["target"]:
+        print(_asked(facts["target"], now))
     part = "the test photos" if parts.own else "the other half"
     print(f"{printable(parts.origin)}: fitted on one part, every figure above from {part}")
     for line in _changes(before.bundle, after.bundle, facts["thresholds"]):
@@ -119,6 +122,14 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
     for name in facts["forgotten"]:
         print(f"{printable(name)}: not known to the new quality estimator, what branches had for it is gone")
     print(f"{out}: {printable(after.bundle.name)}, fingerprint {after.bundle.fingerprint[:16]}")
+
+
+def _asked(target: Mapping[str, Any], found: Figures) -> str:
+    """What was asked for, and what the frames give that nothing was chosen on."""
+    if "accuracy" in target:
+        return asked(target["accuracy"], found.accuracy, found.samples)
+    taken = sum(own * target["seconds_by_exit"][name] for name, own in found.shares.items() if own)
+    return asked_time(target["seconds"], taken, found.samples)
 
 
 def _changes(old: Bundle, new: Bundle, rule: str) -> Iterator[str]:

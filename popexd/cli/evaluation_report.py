@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from popexd.cli.words import lost, milliseconds, printable, share, threshold
+from popexd.cli.words import asked, asked_time, lost, milliseconds, printable, share, threshold
 from popexd.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def show(title: str, report: Report) -> None:
         for name, choice in report.choices.items():
             if choice.refusal and name != "all":
                 print(f"{printable(name)}: {choice.refusal}")
+            elif choice.held_out is not None:
+                print(f"{printable(name)}: {_verdict(report, choice.held_out)}")
 
 
 def draw(folder: Path, title: str, report: Report) -> None:
@@ -210,6 +212,15 @@ def _chosen(report: Report) -> Any:
         if choice.chosen is not None and choice.held_out is not None:
             table.add_row(*_chosen_row(report, name, choice, choice.held_out, branches))
     return table
+
+
+def _verdict(report: Report, held_out: Group) -> str:
+    """What was asked for, and what the half that was not chosen on gives."""
+    target = report.question.target
+    assert target is not None
+    if target.cost is not None:
+        return asked_time(target.cost, held_out.seconds or 0.0, held_out.figures.samples)
+    return asked(target.accuracy or 0.0, held_out.figures.accuracy, held_out.figures.samples)
 
 
 def _chosen_row(report: Report, name: str, choice: Choice, held_out: Group, branches: list[str]) -> list[str]:

@@ -34,6 +34,25 @@ def lost(found: Loss) -> str:
     return f"{told} against the network's end on {found.samples} frames, at most {share(max(0, found.at_most))} (95 %)"
 
 
+def asked(accuracy: float, right: float, samples: int) -> str:
+    """Say what accuracy was asked for, and what frames that nothing was chosen on give, and how sure that is."""
+    from popexd.evaluation.losses import interval
+
+    low, high = interval(right, samples)
+    return (
+        f"{share(accuracy)} right were asked for, {share(right)} are on {samples} frames not chosen on (95 %: "
+        f"{share(low)} to {share(high)})"
+    )
+
+
+def asked_time(seconds: float, taken: float, samples: int) -> str:
+    """Say what mean time was asked for, and what frames take that nothing was chosen on."""
+    return (
+        f"{milliseconds(seconds)} ms at most were asked for, {milliseconds(taken)} ms are taken by {samples} frames "
+        "not chosen on"
+    )
+
+
 def threshold(value: float, criterion: Criterion) -> str:
     """Write a branch's threshold; one at which it answers nothing is `never`."""
     return f"{value:g}" if criterion.bound(value) <= 1 else "never"

@@ -36,7 +36,10 @@ RULE = "leaving frames as often right as the final exit on all, at most {:.1%} l
 
 @dataclass(frozen=True)
 class Target:
-    """What thresholds are chosen for: the cheapest that are right in a share, or the most accurate within a cost."""
+    """What thresholds are chosen for: the cheapest that are right in a share, or the most accurate within a cost.
+
+    Either as a bound of 90 %: the best of thousands of combinations is a lucky one.
+    """
 
     accuracy: float | None = None
     cost: float | None = None

@@ -14,6 +14,8 @@ import numpy.typing as npt
 NORMAL_90, NORMAL_95 = 1.2815515655446004, 1.6448536269514722
 """One-sided quantiles of the normal distribution."""
 
+_NORMAL_975 = 1.959963984540054
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -41,6 +43,14 @@ def paired(branch: npt.NDArray[np.bool_], end: npt.NDArray[np.bool_]) -> Loss | 
         return None
     lost, gained = int((end & ~branch).sum()), int((branch & ~end).sum())
     return Loss(samples, (lost - gained) / samples, float(bound(lost + 1, gained + 1, samples + 2, NORMAL_95)))
+
+
+def interval(share: float, samples: int) -> tuple[float, float]:
+    """Between what a share may be that was counted on so many samples, with a confidence of 95 % (Wilson, 1927)."""
+    square = _NORMAL_975**2
+    centre = (share * samples + square / 2) / (samples + square)
+    width = _NORMAL_975 * np.sqrt(samples * share * (1 - share) + square / 4) / (samples + square)
+    return max(0.0, float(centre - width)), min(1.0, float(centre + width))
 
 
 def bound(lost: npt.ArrayLike, gained: npt.ArrayLike, samples: npt.ArrayLike, normal: float) -> npt.NDArray[np.float64]:

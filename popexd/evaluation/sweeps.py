@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from popexd.bundle import FINAL, Bundle
 from popexd.criteria import Criterion
 from popexd.errors import Infeasible
+from popexd.evaluation.losses import NORMAL_90, bound
 from popexd.evaluation.outcomes import Answers
 from popexd.evaluation.policy import CONFIDENCE, certainty
 
@@ -40,6 +42,9 @@ class Point:
         cost: mean over the samples of what the exit that they take costs.
         shares: by exit, of the samples it answers.
         device_accuracy: of the samples that leave at a side branch; None where none does.
+        least_accuracy: the lower bound of 90 % of `accuracy` against what the network's end alone has: of thousands of
+            choices some are lucky, and only samples that both answer otherwise tell how much.
+        most_cost: the upper bound of 90 % of `cost`.
     """
 
     thresholds: Mapping[str, float]
@@ -47,6 +52,8 @@ class Point:
     cost: float
     shares: Mapping[str, float]
     device_accuracy: float | None
+    least_accuracy: float
+    most_cost: float
 
 
 def depth(bundle: Bundle) -> dict[str, float]:
@@ -145,27 +152,33 @@ def strict(criterion: Criterion, bound: float) -> float:
 
 
 def cheapest(found: Sequence[Point], accuracy: float) -> Point:
-    """Choose the cheapest point that is right at least in a share `accuracy`; of equally cheap ones the most accurate.
+    """Choose the cheapest point that is right in a share `accuracy`, as a bound of 90 %; of equal ones the best.
 
     Raises:
         Infeasible: none is; says how far one can get.
     """
-    good = [point for point in found if point.accuracy >= accuracy]
+    good = [point for point in found if point.least_accuracy >= accuracy]
     if not good:
         best = max(point.accuracy for point in found)
-        raise Infeasible(f"accuracy {accuracy:.2%} is not reached at any thresholds, the best is {best:.2%}")
+        if best < accuracy:
+            raise Infeasible(f"accuracy {accuracy:.2%} is not reached at any thresholds, the best is {best:.2%}")
+        sure = max(point.least_accuracy for point in found)
+        raise Infeasible(
+            f"accuracy {accuracy:.2%} is reached by {best:.2%} at most, which may be owed to chance; "
+            f"sure on so few samples is {sure:.2%}"
+        )
     return min(good, key=lambda each: (each.cost, -each.accuracy))
 
 
 def most_accurate(found: Sequence[Point], cost: float = math.inf) -> Point:
-    """Choose the most accurate point that costs at most `cost`; of equally accurate ones the cheapest.
+    """Choose the most accurate point that costs at most `cost`, as a bound of 90 %; of equal ones the cheapest.
 
     Raises:
         Infeasible: none is cheap enough; says how far one can get.
     """
-    good = [point for point in found if point.cost <= cost]
+    good = [point for point in found if point.most_cost <= cost]
     if not good:
-        least = min(point.cost for point in found)
+        least = min(point.most_cost for point in found)
         raise Infeasible(f"{cost * 1e3:.3g} ms are not reached at any thresholds, the least is {least * 1e3:.3g} ms")
     return max(good, key=lambda each: (each.accuracy, -each.cost))
 
@@ -191,35 +204,51 @@ class _Walk:
         self.certainty = {name: certainty(answers, name, criteria.get(name, CONFIDENCE)) for name in self.running}
 
 
+class _Took(NamedTuple):
+    """What left at a branch: how many, how many of them right, and against the end's answers lost and gained."""
+
+    threshold: float
+    leaving: int
+    right: int
+    lost: int
+    gained: int
+
+
 def _combinations(answers: Answers, walk: _Walk) -> Iterator[Point]:
     samples = max(answers.samples, 1)
 
-    def further(place: int, left: npt.NDArray[np.intp], took: dict[str, tuple[float, int, int]]) -> Iterator[Point]:
-        """Take the samples `left` over through the branches from `place` on; `took` is (threshold, how many, right)."""
+    def further(place: int, left: npt.NDArray[np.intp], took: dict[str, _Took]) -> Iterator[Point]:
+        """Take the samples `left` over through the branches from `place` on."""
         if place == len(walk.running):
-            end = int(walk.end[left].sum())
-            yield _point(walk, samples, took, left.size, end)
+            yield _point(walk, samples, took, left.size)
             return
         name = walk.running[place]
         criterion = walk.criteria.get(name, CONFIDENCE)
-        sure, right = walk.certainty[name][left], walk.correct[walk.exits.index(name)][left]
+        sure, right, end = walk.certainty[name][left], walk.correct[walk.exits.index(name)][left], walk.end[left]
         for level in walk.levels[name]:
             leaves = sure >= criterion.bound(level)
-            own = (level, int(leaves.sum()), int(right[leaves].sum()))
+            here, there = right[leaves], end[leaves]
+            own = _Took(level, here.size, int(here.sum()), int((there & ~here).sum()), int((here & ~there).sum()))
             yield from further(place + 1, left[~leaves], took | {name: own})
 
     yield from further(0, np.arange(answers.samples), {})
 
 
-def _point(walk: _Walk, samples: int, took: Mapping[str, tuple[float, int, int]], rest: int, rest_right: int) -> Point:
-    counts = dict.fromkeys(walk.exits, 0) | {name: count for name, (_, count, _) in took.items()} | {FINAL: rest}
-    right = sum(each for _, _, each in took.values())
+def _point(walk: _Walk, samples: int, took: Mapping[str, _Took], rest: int) -> Point:
+    counts = dict.fromkeys(walk.exits, 0) | {name: each.leaving for name, each in took.items()} | {FINAL: rest}
+    right, lost, gained = (sum(each[row] for each in took.values()) for row in (2, 3, 4))
     left = samples - rest
+    end = float(walk.end.mean()) if walk.end.size else 0.0
+    # A branch that does not run answers nothing and has no cost.
+    spent = [(count, walk.costs[name]) for name, count in counts.items() if count]
+    cost = sum(count * each for count, each in spent) / samples
+    spread = sum(count * (each - cost) ** 2 for count, each in spent) / samples
     return Point(
-        thresholds={name: level for name, (level, _, _) in took.items()},
-        accuracy=(right + rest_right) / samples,
-        # A branch that does not run answers nothing and has no cost.
-        cost=sum(count * walk.costs[name] for name, count in counts.items() if count) / samples,
+        thresholds={name: each.threshold for name, each in took.items()},
+        accuracy=end - (lost - gained) / samples,
+        cost=cost,
         shares={name: count / samples for name, count in counts.items()},
         device_accuracy=right / left if left else None,
+        least_accuracy=end - float(bound(lost, gained, samples, NORMAL_90)),
+        most_cost=cost + NORMAL_90 * math.sqrt(spread / samples),
     )

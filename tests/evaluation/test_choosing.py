@@ -109,38 +109,66 @@ def test_sweep_screening_and_choice_go_by_the_rule_of_the_answer(rule: str) -> N
     assert best.accuracy == pytest.approx(right(best.thresholds))
 
 
+def bounds(answers: Answers, thresholds: Mapping[str, float]) -> tuple[float, float]:
+    """How right, at least, and how dear, at most, as bounds of 90 %: by definition, sample by sample."""
+    taken = Policy(thresholds).taken(answers)
+    here, end = answers.correct[taken, np.arange(answers.samples)], answers.correct[-1]
+    paid = np.array([COSTS[answers.exits[row]] for row in taken])
+    difference = here.astype(float) - end
+    error = NORMAL_90 / np.sqrt(answers.samples)
+    return end.mean() + difference.mean() - error * difference.std(), paid.mean() + error * paid.std()
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("wanted", [0.6, 0.72, 0.78])
 def test_the_cheapest_and_the_most_accurate_are_those_of_brute_force(seed: int, wanted: float) -> None:
-    """Over the same grid, counted here."""
+    """Over the same grid, counted here; what may be luck does not count."""
     answers = drawn(seed, 200)
-    every = {
-        pair: counted(answers, dict(zip(("b1", "b2"), pair, strict=True)))
-        for pair in product(LEVELS["b1"], LEVELS["b2"])
-    }
+    pairs = [dict(zip(("b1", "b2"), pair, strict=True)) for pair in product(LEVELS["b1"], LEVELS["b2"])]
+    every = [(*counted(answers, pair), *bounds(answers, pair)) for pair in pairs]
     found = points(answers, LEVELS, COSTS)
-    good = [cost for accuracy, cost in every.values() if accuracy >= wanted]
+    assert [(p.accuracy, p.cost, p.least_accuracy, p.most_cost) for p in found] == [pytest.approx(e) for e in every]
+    good = [cost for _, cost, least, _ in every if least >= wanted]
     if good:
         assert cheapest(found, wanted).cost == pytest.approx(min(good))
         assert cheapest(found, wanted).accuracy >= wanted
     else:
-        with pytest.raises(Infeasible, match="not reached at any thresholds, the best is"):
+        with pytest.raises(Infeasible, match=r"not reached at any thresholds, the best is|owed to chance; sure on"):
             cheapest(found, wanted)
-    affordable = [accuracy for accuracy, cost in every.values() if cost <= 3.0]
+    affordable = [accuracy for accuracy, _, _, most in every if most <= 3.0]
     assert most_accurate(found, 3.0).accuracy == pytest.approx(max(affordable))
     with pytest.raises(Infeasible, match="the least is"):
         most_accurate(found, 0.5)
 
 
+def test_a_target_is_kept_more_often_than_by_luck() -> None:
+    """Chosen on a hundred frames of a trained network, asked of the others: in three draws of four, not in two of five.
+
+    The cheapest of thousands of combinations that pass on these very frames is a lucky one.
+    """
+    answers, costs = of_table(BUNDLE.validation, 8), depth(BUNDLE)
+    criteria = {exit_.name: exit_.criterion for exit_ in BUNDLE.exits}
+    random = np.random.default_rng(1)
+    kept = {"bound": 0, "luck": 0}
+    for _ in range(25):
+        order = random.permutation(answers.samples)
+        fit, others = answers.only(order[:100]), answers.only(order[100:])
+        every = points(fit, fine_levels(fit, ["b1", "b3"], criteria), costs, criteria)
+        lucky = min((p for p in every if p.accuracy >= 0.88), key=lambda p: (p.cost, -p.accuracy))
+        for rule, point in (("bound", cheapest(every, 0.88)), ("luck", lucky)):
+            kept[rule] += bool(answered_right(others, Policy(point.thresholds), "final", 0.8).mean() >= 0.88)
+    assert kept["luck"] < 15 < 19 <= kept["bound"]
+
+
 def test_the_choice_on_the_trained_network_meets_its_target_at_the_least_cost() -> None:
     """On its own table and grid; nothing cheaper on that grid is as good."""
     answers, costs = of_table(BUNDLE.validation, 8), depth(BUNDLE)
-    point = choose(answers, ["b1", "b3"], costs, Target(accuracy=0.94))
+    point = choose(answers, ["b1", "b3"], costs, Target(accuracy=0.93))
     levels = fine_levels(answers, ["b1", "b3"], {})
 
     assert costs == {"b1": 1 / 8, "b3": 3 / 8, "final": 1.0}
-    assert point.accuracy >= 0.94
-    assert all(each.cost >= point.cost for each in points(answers, levels, costs) if each.accuracy >= 0.94)
+    assert point.accuracy > point.least_accuracy >= 0.93
+    assert all(each.cost >= point.cost for each in points(answers, levels, costs) if each.least_accuracy >= 0.93)
     assert choose(answers, ["b1", "b3"], costs, Target(cost=0.3)).cost <= 0.3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,27 @@ def test_chosen_thresholds_say_on_how_many_samples(monkeypatch: pytest.MonkeyPat
         (row,) = [row for row in rows if row[:1] == [name]]
         assert (row[3], row[6]) == (str(choice["samples"]), str(choice["held_out"]["figures"]["samples"]))
     assert found["choice"]["all"]["chosen"] is not None
+
+
+def test_what_was_asked_for_stands_beside_what_other_frames_give(tmp_path: Path) -> None:
+    """In an evaluation and in a calibration, for an accuracy and for a time; with the count, and how sure it is."""
+    words = ("evaluate", "default", "--choose-accuracy", 0.9, "--reshuffles", 2)
+    held_out = json.loads(popexd(*words, "--json"))["choice"]["all"]["held_out"]["figures"]
+    told = (
+        rf"all: 90.0 % right were asked for, {100 * held_out['accuracy']:.1f} % are on 1200 frames not chosen on \(95 %"
+    )
+    assert re.search(told, popexd(*words))
+    profile = tmp_path / "p.json"
+    popexd("profile", "default", "--seconds", 0.2, "--out", profile)
+    timed = ("--profile", profile, "--cut", "output")
+    said = popexd("evaluate", "default", *timed, "--choose-ms", 10_000, "--reshuffles", 2)
+    assert re.search(r"all: 10000.0 ms at most were asked for, [0-9.]+ ms are taken by 1200 frames not chosen on", said)
+    words = ("calibrate", "default", "--data", "generated", "--samples", 300, "--threads", 1, "--out", tmp_path / "new")
+    said = popexd(*words, "--target-accuracy", 0.8)
+    assert re.search(r"80.0 % right were asked for, [0-9.]+ % are on 1[45][0-9] frames not chosen on \(95 %: ", said)
+    assert bundles.load(tmp_path / "new").facts["calibration"]["target"] == {"accuracy": 0.8}
+    said = popexd(*words, *timed, "--target-ms", 10_000)
+    assert re.search(r"10000.0 ms at most were asked for, [0-9.]+ ms are taken by 1[45][0-9] frames", said)
 
 
 def test_a_target_out_of_reach_is_said_after_the_figures() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from popexd.evaluation.losses import NORMAL_90, NORMAL_95, bound, paired
+from popexd.evaluation.losses import NORMAL_90, NORMAL_95, bound, interval, paired
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.policy import Policy
 from tests.evaluation.tables import table
@@ -57,3 +57,12 @@ def test_the_bound_by_hand() -> None:
     assert bound(3, 1, 100, NORMAL_90) == pytest.approx(0.02 + 1.28155157 * spread)
     assert bound(3, 1, 100, NORMAL_95) == pytest.approx(0.02 + 1.64485363 * spread)
     assert bound([0, 0], [0, 0], [0, 10], NORMAL_95).tolist() == [0, 0]
+
+
+def test_the_interval_of_a_share_is_wilson_s() -> None:
+    """Within 0 to 1 also at its ends; the two shares whose own spread just reaches the count."""
+    for share, samples in ((0.5, 10), (0.93, 50), (1.0, 20), (0.0, 20)):
+        low, high = interval(share, samples)
+        assert 0 <= low <= share <= high <= 1
+        for end in {low, high} - {0.0, 1.0}:
+            assert abs(share - end) == pytest.approx(1.95996398 * (end * (1 - end) / samples) ** 0.5)

@@ -55,7 +55,7 @@ gzip -9nc "$SOURCE/CHANGELOG.md" >"$root/usr/share/doc/popexd/changelog.gz"
 # ------------------------------------------------------------------------------------------------- the package
 minor=$("$PYTHON" -c 'import sys; print(sys.version_info.minor)')
 install -d "$root/DEBIAN"
-for script in postinst prerm postrm; do
+for script in preinst postinst prerm postrm; do
     install -m 755 "$SOURCE/packaging/$script" "$root/DEBIAN/$script"
 done
 (cd "$root" && find etc -type f | sed 's|^|/|' | sort) >"$root/DEBIAN/conffiles"

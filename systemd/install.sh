@@ -3,15 +3,17 @@
 #
 #   install.sh install               as root
 #   install.sh uninstall [--purge]   leaves what is in /etc; with --purge nothing
+#   install.sh --help                prints this
 #
 # Variables, as in `make install UNITS=popexd-worker@cloud`:
-#   UNITS   what to enable and start; default: popexd-agent on the first installation, afterwards what is enabled
+#   UNITS   what to enable and start; default: popexd-agent on the first installation, afterwards nothing more
 #   WHEELS  a folder made by `make wheels`: nothing is fetched from the network
 #   PYTHON  which Python, 3.11 or newer; default: the system's
 #   BROKER  no: do not install Mosquitto
 #
-# Every installation is a release of its own below /opt/popexd/releases; /opt/popexd/current says which is in force. A
-# release that does not come up is taken back, and the one before it runs again. Configuration is never overwritten.
+# Every installation is a release of its own below /opt/popexd/releases; /opt/popexd/current says which is in force. Where
+# what ran before does not come up with a release, that is taken back, and the one before it runs again; what failed
+# before may go on failing. Configuration is never overwritten.
 set -eu
 # Others must be able to run what root installs, whatever root's own mask is.
 umask 022
@@ -28,7 +30,9 @@ SOURCE=$(cd "$(dirname "$0")/.." && pwd)
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "install.sh: $*"; exit 1; }
 
-[ "$(id -u)" -eq 0 ] || fail "needs root: sudo make install"
+# The comment at the head of this file.
+usage() { sed -n '2,/^set -eu/ s/^# \{0,1\}//p' "$0"; }
+
 live=no
 [ -d /run/systemd/system ] && live=yes
 
@@ -40,6 +44,32 @@ running_units() {
     systemctl list-units --all --plain --no-legend 'popexd-*.service' | while read -r unit _ active _; do
         case $active in inactive) ;; *) echo "$unit" ;; esac
     done
+}
+
+property() { systemctl show -p "$2" --value "$1"; }
+
+# A unit that is tried again and again is active for a moment each time.
+is_up() {
+    systemctl is-active --quiet "$1" || return 1
+    [ "$(property "$1" NRestarts)" != 0 ] || return 0
+    since=$(property "$1" ActiveEnterTimestampMonotonic)
+    [ $(($(cut -d. -f1 /proc/uptime) - since / 1000000)) -gt "$SETTLE_SECONDS" ]
+}
+
+# Those of these units that are up.
+up_among() { for unit in "$@"; do ! is_up "$unit" || echo "$unit"; done; }
+
+# What dpkg knows of a package of ours: nothing, config-files once it was removed, or that its files are here.
+package_state() {
+    command -v dpkg-query >/dev/null 2>&1 || return 0
+    dpkg-query -W -f '${db:Status-Status}' popexd 2>/dev/null || true
+}
+
+refuse_beside_the_package() {
+    case $(package_state) in
+        "" | not-installed | config-files) ;;
+        *) fail "the Debian package popexd is installed: $1" ;;
+    esac
 }
 
 enabled_units() {
@@ -96,15 +126,34 @@ build() {
 # The services cannot write beside their modules.
 compile() { "$1/bin/python" -m compileall -q -j 0 "$1/lib" || true; }
 
-# What of the configuration the release does not understand, if anything.
+# Whether a release understands the configuration; that of an agent which is not up is its own affair.
 accepts() {
     "$1/bin/popexd" --version >/dev/null || return 1
-    [ ! -e "$CONFIG/agent.toml" ] || "$1/bin/popexd" agent check --config "$CONFIG/agent.toml" >/dev/null
+    [ ! -e "$CONFIG/agent.toml" ] || [ "$agent_counts" = no ] ||
+        "$1/bin/popexd" agent check --config "$CONFIG/agent.toml" >/dev/null
+}
+
+# Refuses whatever is no unit of ours, or has nothing to read; prints the others by their full name.
+checked_units() {
+    for unit in "$@"; do
+        name=${unit%.service} needs=""
+        case $name in
+            popexd-agent | popexd-broker) ;;
+            popexd-worker@?*) needs="$CONFIG/worker-${name#*@}.toml" ;;
+            popexd-camera@?*) needs="$CONFIG/camera-${name#*@}.env" ;;
+            *) fail "UNITS: no unit $unit, expected popexd-agent, popexd-broker, popexd-worker@NAME or popexd-camera@NAME" ;;
+        esac
+        [ -z "$needs" ] || [ -e "$needs" ] || [ -e "$SOURCE/examples/$(basename "$needs")" ] ||
+            fail "UNITS: $unit reads $needs, which is not there"
+        [ "$live" = no ] || [ "$(property "$name.service" UnitFileState)" != masked ] ||
+            fail "UNITS: $unit is masked, systemctl unmask $unit lets it be started"
+        echo "$name.service"
+    done
 }
 
 activate() {
-    release=$1 shared="$1/share/popexd"
-    ln -sfn "releases/$(basename "$release")" "$OPT/current.new"
+    shared="$1/share/popexd"
+    ln -sfn "releases/$(basename "$1")" "$OPT/current.new"
     mv -T "$OPT/current.new" "$OPT/current"
     ln -sfn current/bin "$OPT/bin"
     ln -sfn "$OPT/bin/popexd" "$LINK"
@@ -121,79 +170,99 @@ activate() {
     reload
 }
 
-restarts() { systemctl show -p NRestarts --value "$1"; }
+stays_up() { systemctl is-active --quiet "$1" && [ "$(property "$1" NRestarts)" = 0 ]; }
 
-# Starts the units (workers first, they serve older agents too) and sees that they stay up.
-come_up() {
-    [ "$live" = yes ] || return 0
+# Starts the units (workers first, they serve older agents too) and prints those that do not stay up.
+not_coming_up() {
+    [ "$live" = yes ] && [ $# -gt 0 ] || return 0
     for unit in $(printf '%s\n' "$@" | sort -r); do
         systemctl reset-failed "$unit" 2>/dev/null || true
-        systemctl restart "$unit" || return 1
+        systemctl restart "$unit" >&2 || true
     done
     sleep "$SETTLE_SECONDS"
+    for unit in "$@"; do stays_up "$unit" || echo "$unit"; done
+}
+
+# What did not run before is given its chance with the new version, and not waited for.
+try_again() {
     for unit in "$@"; do
-        systemctl is-active --quiet "$unit" && [ "$(restarts "$unit")" = 0 ] || return 1
+        systemctl reset-failed "$unit" 2>/dev/null || true
+        systemctl restart --no-block "$unit" || true
     done
 }
 
 explain() {
     for unit in "$@"; do
-        systemctl is-active --quiet "$unit" && [ "$(restarts "$unit")" = 0 ] && continue
         say "$unit:"
         journalctl --no-pager --quiet -n 10 -o cat -u "$unit" >&2 || true
     done
 }
 
-roll_back() {
-    failed=$1 previous=$2
-    shift 2
-    explain "$@"
+# Whatever ends an upgrade half done, a signal too, ends here.
+take_back() {
+    trap '' INT TERM HUP
+    trap - EXIT
+    [ -n "$previous" ] || fail "the installation was not finished: run it again"
     activate "$previous"
-    rm -rf "$failed"
-    come_up "$@" || fail "the new version did not come up, and neither does the one before it"
+    rm -rf "$release"
+    # shellcheck disable=SC2086 # names of units, one word each
+    [ -z "$(not_coming_up $up)" ] || fail "the new version did not come up, and neither does the one before it"
     fail "the new version did not come up and was taken back; $(basename "$(readlink "$OPT/current")") runs again"
 }
 
 do_install() {
-    if command -v dpkg-query >/dev/null 2>&1 && dpkg-query -W -f '${Status}' popexd 2>/dev/null | grep -q 'ok installed'; then
-        fail "the Debian package popexd is installed: upgrade that, or remove it first"
-    fi
+    refuse_beside_the_package "upgrade that, or remove it first"
+    previous=""
+    [ ! -e "$OPT/current/bin/popexd" ] || previous="$OPT/releases/$(basename "$(readlink "$OPT/current")")"
+    if [ -n "$previous" ]; then wanted=${UNITS:-}; else wanted=${UNITS-popexd-agent}; fi
+    # shellcheck disable=SC2086 # names of units, one word each, here and below
+    wanted=$(checked_units $wanted)
+    agent_counts=no
+    case " $(up_among $(running_units) | tr '\n' ' ') $wanted " in *popexd-agent.service*) agent_counts=yes ;; esac
     python=$(find_python)
     need_venv "$python"
     reachable "$python"
     [ "${BROKER:-}" = no ] || [ ! -x "$SOURCE/broker/install-mosquitto.sh" ] || "$SOURCE/broker/install-mosquitto.sh"
-    previous=""
-    [ ! -e "$OPT/current/bin/popexd" ] || previous="$OPT/releases/$(basename "$(readlink "$OPT/current")")"
     last=$(find "$OPT/releases" -mindepth 1 -maxdepth 1 -type d -exec basename {} \; 2>/dev/null | sort -n | tail -n 1)
     release="$OPT/releases/$((${last:-0} + 1))"
     [ -z "$previous" ] || accepts "$previous" || fail "$CONFIG/agent.toml is not what runs accepts; nothing has changed"
     say "Installing into $release"
-    build "$release" "$python" || { rm -rf "$release"; fail "the new version could not be installed; nothing has changed"; }
-    accepts "$release" || { rm -rf "$release"; fail "the new version refuses $CONFIG/agent.toml; nothing has changed"; }
+    build "$release" "$python" || { forget "$release"; fail "the new version could not be installed; nothing has changed"; }
+    accepts "$release" || { forget "$release"; fail "the new version refuses $CONFIG/agent.toml; nothing has changed"; }
     compile "$release"
-    units=$(running_units)
+    running=$(running_units)
+    up=$(up_among $running)
+    trap 'exit 1' INT TERM HUP
+    trap take_back EXIT
     activate "$release"
-    if [ -n "$previous" ]; then wanted=${UNITS:-}; else wanted=${UNITS-popexd-agent}; fi
-    for unit in $wanted; do
-        systemctl enable --quiet "$unit"
-        case " $(echo "$units" | tr '\n' ' ') " in *" $unit.service "*) ;; *) units="$units $unit.service" ;; esac
-    done
-    # shellcheck disable=SC2086 # names of units, one word each
-    if ! come_up $units; then
-        [ -z "$previous" ] || roll_back "$release" "$previous" $units
-        explain $units
-        fail "installed, but not every unit came up"
-    fi
+    for unit in $wanted; do systemctl enable --quiet "$unit" || true; done
+    units=$(printf '%s\n' $up $wanted | sort -u)
+    failing=$(not_coming_up $units)
+    explain $failing
+    lost=$(printf '%s\n' $failing $up | sort | uniq -d)
+    [ -z "$lost" ] || exit 1
+    trap - EXIT INT TERM HUP
+    try_again $(printf '%s\n' $running $units $units | sort | uniq -u)
     for old in "$OPT"/releases/*; do
         case $old in "$release" | "$previous") ;; *) rm -rf "$old" ;; esac
     done
-    say "$("$OPT/bin/popexd" --version) is installed.$([ -z "$units" ] || echo " Running: $(echo $units)")"
+    [ "$(package_state)" != config-files ] || say "dpkg still counts $CONFIG as its own: dpkg --purge popexd deletes it."
+    version=$("$OPT/bin/popexd" --version)
+    [ -z "$failing" ] || fail "$version is installed, but not every unit came up:" $failing
+    say "$version is installed.$([ -z "$units" ] || echo " Running:" $units)"
     say "Configuration: $CONFIG. To enable a unit: systemctl enable --now popexd-agent, or popexd-worker@cloud."
+}
+
+# A release that was never in force, and where it was the first the folders for it.
+forget() {
+    rm -rf "$1"
+    rmdir --ignore-fail-on-non-empty "$OPT/releases" "$OPT" 2>/dev/null || true
 }
 
 # ----------------------------------------------------------------------------------------------- uninstall
 
 do_uninstall() {
+    refuse_beside_the_package "apt-get remove popexd takes it away"
     units="$(running_units) $(enabled_units)"
     for unit in $(printf '%s\n' $units | sort -u); do
         [ "$live" = no ] || systemctl stop "$unit" || true
@@ -215,8 +284,17 @@ do_uninstall() {
     fi
 }
 
-case "${1:-}" in
+bad_usage() { say "install.sh: ${*:-nothing}: expected install, uninstall [--purge] or --help"; exit 2; }
+
+for word in "$@"; do
+    case $word in -h | --help) usage; exit 0 ;; esac
+done
+case "$*" in
+    install | uninstall | "uninstall --purge") ;;
+    *) bad_usage "$@" ;;
+esac
+[ "$(id -u)" -eq 0 ] || fail "needs root: sudo make $1"
+case $1 in
     install) do_install ;;
     uninstall) do_uninstall "${2:-}" ;;
-    *) fail "expected install or uninstall [--purge]" ;;
 esac

@@ -24,7 +24,7 @@ HOST = "box"
 TOPICS = DeviceTopics("site", HOST)
 AGENT, WORKER, BROKER = "popexd-agent", "popexd-worker@cloud", "popexd-broker"
 # What installing from wheels reads of the project.
-_NEEDED = ("Makefile", "constraints.txt", "LICENSE", "CHANGELOG.md", "systemd", "packaging", "broker")
+_NEEDED = ("Makefile", "constraints.txt", "LICENSE", "CHANGELOG.md", "systemd", "packaging", "broker", "examples")
 
 
 class Ear:

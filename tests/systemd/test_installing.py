@@ -62,22 +62,96 @@ def test_from_install_to_purge(bare: Machine, wheels: Path, jpeg: bytes, tmp_pat
     """Every step of a service's life, in its order, on one machine."""
     machine = bare
     clear(machine)
+    says_how_it_is_used(machine)
     says_what_is_missing(machine)
     installs_and_answers(machine, jpeg)
     installs_twice(machine)
+    refuses_units_that_there_are_not(machine)
     boots(machine, jpeg)
     upgrades(machine, put(machine, another(wheels, tmp_path / "newer", "0.9.1")), jpeg)
-    rolls_back(machine, put(machine, another(wheels, tmp_path / "broken", "0.9.2", broken=True)), jpeg)
+    broken = put(machine, another(wheels, tmp_path / "broken", "0.9.2", broken=True))
+    rolls_back(machine, broken, jpeg)
+    takes_back_what_is_interrupted(machine, jpeg)
+    upgrades_beside_what_fails(machine)
+    rolls_back(machine, broken, jpeg)
     refuses_a_configuration_it_does_not_understand(machine)
     uninstalls(machine)
     purges(machine)
+
+
+def says_how_it_is_used(machine: Machine) -> None:
+    """To anyone who asks; a word that it does not know is refused, not guessed at."""
+    program = f"{SOURCE}/systemd/install.sh"
+    for asked in ("--help", "-h", "install --help"):
+        assert "uninstall [--purge]" in machine.sh(f"runuser -u nobody -- {program} {asked}")
+    for wrong in ("", "remove", "uninstall --pruge", "install popexd-agent"):
+        done = machine.container.run("sh", "-c", f"{program} {wrong}", check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def says_what_is_missing(machine: Machine) -> None:
     """A folder without the wheels installs nothing, and leaves nothing."""
     said = machine.install(wheels="/var/empty", check=False)
     assert "could not be installed; nothing has changed" in said
-    assert machine.sh("ls /opt/popexd/releases") == ""
+    assert machine.container.run("test", "!", "-e", "/opt/popexd").returncode == 0
+
+
+def refuses_units_that_there_are_not(machine: Machine) -> None:
+    """A slip in a name is told before anything is touched."""
+    before = machine.sh("ls /opt/popexd/releases; systemctl show -p MainPID popexd-agent")
+    machine.sh("systemctl mask popexd-broker")
+    for units, said in (
+        ("popexd-agnet", "no unit popexd-agnet, expected popexd-agent,"),
+        (f"{WORKER} mosquitto", "no unit mosquitto"),
+        ("popexd-worker", "no unit popexd-worker"),
+        ("popexd-worker@cluod", "popexd-worker@cluod reads /etc/popexd/worker-cluod.toml, which is not there"),
+        ("popexd-camera@gate", "camera-gate.env, which is not there"),
+        ("popexd-broker.service", "popexd-broker.service is masked"),
+    ):
+        assert said in machine.install(f"UNITS={units}", check=False)
+    machine.sh("systemctl unmask popexd-broker")
+    assert machine.sh("ls /opt/popexd/releases; systemctl show -p MainPID popexd-agent") == before
+
+
+def takes_back_what_is_interrupted(machine: Machine, jpeg: bytes) -> None:
+    """By a signal, while it looks whether the new version stays up: the one before runs again, and nothing is left."""
+    before = machine.sh("readlink /opt/popexd/current; ls /opt/popexd/releases")
+    said = machine.sh(
+        f"""
+        WHEELS={WHEELS} SETTLE_SECONDS=15 setsid {SOURCE}/systemd/install.sh install 2>/run/said & group=$!
+        until [ "$(systemctl show -p MainPID --value {WORKER})" != "$1" ] && systemctl is-active --quiet {AGENT} &&
+            pgrep -g $group -x sleep >/run/sleep; do sleep 0.1; kill -0 $group; done
+        /bin/kill -TERM -- "-$group"
+        wait $group || echo failed; cat /run/said
+        """.replace("$1", machine.show(WORKER, "MainPID")),
+        timeout=400,
+    )
+    assert "failed" in said
+    assert "was taken back" in said
+    assert machine.sh("readlink /opt/popexd/current; ls /opt/popexd/releases") == before
+    machine.ear.until(TOPICS.state, state="online", version="0.9.1")
+    answers(machine, "interrupted", jpeg)
+
+
+def upgrades_beside_what_fails(machine: Machine) -> None:
+    """What failed before holds no upgrade up, nor does what is new; both are told, and only what ran must run."""
+    machine.configure("worker-lost", "[unheard_of]\n")
+    machine.container.write("/etc/popexd/camera-lost.env", "POPEXD_CAMERA_OPTIONS=--source /nowhere\n")
+    machine.sh("systemctl enable --now popexd-camera@lost popexd-worker@lost || :")
+    until(lambda: machine.show("popexd-camera@lost", "NRestarts") != "0", "the camera to fail")
+    until(lambda: machine.show("popexd-worker@lost", "ActiveState") == "activating", "the worker to fail")
+    said = machine.install()
+    assert "is installed" in said
+    assert AGENT in said
+    assert "lost" not in said.split("Running:")[1]
+    said = machine.install("UNITS=popexd-worker@lost", check=False)
+    assert "is installed, but not every unit came up: popexd-worker@lost.service" in said
+    assert "unknown section" in said
+    machine.sh("systemctl disable --now popexd-camera@lost popexd-worker@lost; systemctl reset-failed 'popexd-*'")
+    machine.sh("rm /etc/popexd/worker-lost.toml /etc/popexd/camera-lost.env")
+    machine.ear.until(TOPICS.state, state="online")
+    machine.install(wheels="/usr/src/newer")
+    machine.ear.until(TOPICS.state, state="online", version="0.9.1")
 
 
 def installs_and_answers(machine: Machine, jpeg: bytes) -> None:
@@ -175,7 +249,9 @@ def test_the_debian_package(bare: Machine, jpeg: bytes) -> None:
     ]
     machine.sh(f"dpkg --install {package}")
     assert machine.container.run("systemctl", "is-enabled", AGENT, check=False).stdout.strip() == "disabled"
-    assert "the Debian package popexd is installed" in machine.install(check=False)
+    assert "the Debian package popexd is installed: upgrade that" in machine.install(check=False)
+    uninstalled = machine.container.run(f"{SOURCE}/systemd/install.sh", "uninstall", check=False)
+    assert (uninstalled.returncode, "apt-get remove popexd" in uninstalled.stderr) == (1, True)
     machine.sh(f"systemctl enable --now {AGENT} {WORKER}")
     machine.listen()
     machine.ear.until(TOPICS.state, state="online")
@@ -194,6 +270,20 @@ def test_the_debian_package(bare: Machine, jpeg: bytes) -> None:
     machine.sh("dpkg --remove popexd")
     machine.ear.until(TOPICS.state, state="offline", reason="stopped")
     assert machine.configuration("agent") == edited
-    machine.sh("dpkg --purge popexd")
+    takes_the_place_of_a_removed_package(machine, package, jpeg)
+    machine.sh(f"dpkg --install --force-confold --force-confmiss {package}; dpkg --purge popexd")
     assert machine.sh("find /etc -name '*popexd*'") == ""
     assert machine.container.run(*TRACES.split()).stdout == ""
+
+
+def takes_the_place_of_a_removed_package(machine: Machine, package: str, jpeg: bytes) -> None:
+    """Neither is put over the other, nor does the memory of one take anything from the other."""
+    assert "dpkg --purge popexd deletes it" in machine.install()
+    refused = machine.container.run("dpkg", "--install", package, check=False)
+    assert refused.returncode != 0
+    assert "popexd was installed with make install: sudo make uninstall first" in refused.stderr
+    machine.sh("dpkg --purge popexd")
+    machine.ear.until(TOPICS.state, state="online")
+    answers(machine, "after-the-purge", jpeg)
+    assert machine.container.run("id", "popexd").returncode == 0
+    machine.sh(f"{SOURCE}/systemd/install.sh uninstall --purge")

@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "systemd").glob("*.service"))
+MANUAL = " ".join((ROOT / "docs/operating.md").read_text(encoding="utf-8").split())
 NOTIFYING = ("popexd-agent.service", "popexd-broker.service", "popexd-worker@.service")
 
 
@@ -34,6 +35,39 @@ def test_exposure_is_small(unit: Path) -> None:
         pytest.skip("this systemd cannot examine a file")
 
     assert said.returncode == 0, said.stdout[-300:] + said.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_manual_says_what_systemd_measures() -> None:
+    """The least and the greatest exposure, by Debian 12's systemd; others weigh a little differently."""
+    told = re.search(r"`systemd-analyze security` says (\d\.\d) to (\d\.\d)", MANUAL)
+    assert told is not None
+    measured = sorted(exposure(unit) for unit in UNITS)
+
+    assert measured[-1] <= told[2]
+    version = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=True).stdout
+    if version.startswith("systemd 252 "):
+        assert (measured[0], measured[-1]) == told.groups()
+
+
+def exposure(unit: Path) -> str:
+    """What `systemd-analyze security` says of a unit, of 10."""
+    words = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    if "unrecognized option" in said.stderr:
+        pytest.skip("this systemd cannot examine a file")
+    found = re.search(r"Overall exposure level for \S+: (\d\.\d)", said.stdout)
+    assert found is not None, said.stdout[-300:] + said.stderr
+    return found[1]
+
+
+def test_a_camera_is_started_again_for_ever() -> None:
+    """After the time that the manual says; it has nobody to count its starts."""
+    told = settings(ROOT / "systemd" / "popexd-camera@.service")
+
+    assert (told["Restart"], told["StartLimitIntervalSec"]) == (["always"], ["0"])
+    assert told["RestartSec"] == ["10"]
+    assert "(a camera's always ten seconds)" in MANUAL
 
 
 @pytest.mark.parametrize("name", NOTIFYING)

@@ -192,6 +192,28 @@ def test_sighup_reloads_and_says_what_waits(manager: Manager) -> None:
     assert program.happened == ["started", "reloaded", "reloaded", "stopped"]
 
 
+@pytest.mark.parametrize("fault", [OverflowError("x"), KeyError("x"), PermissionError(13, "x"), TypeError("x")])
+def test_no_reload_ends_a_daemon_that_works(manager: Manager, fault: Exception) -> None:
+    """Whatever it comes upon, the configuration in force stays so."""
+    program = Program(counting())
+    program.fault = fault
+    service = Service(Notifier(manager.environment))
+    heard = []
+
+    def script() -> None:
+        manager.until("READY")
+        os.kill(os.getpid(), signal.SIGHUP)
+        heard.append(manager.until("READY"))
+        service.stop()
+
+    thread = conducted(script)
+    service.run(lambda: program)
+    thread.join(60)
+
+    assert heard[0]["STATUS"] == "doing well; the changed configuration is refused, see the journal"
+    assert program.happened == ["started", "reloaded", "stopped"]
+
+
 def test_without_a_manager_nothing_is_different() -> None:
     """Neither a missing socket nor a watchdog that is another's is any matter."""
     service = Service(Notifier({"NOTIFY_SOCKET": "/nowhere/at/all", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}))

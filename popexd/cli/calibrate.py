@@ -92,13 +92,13 @@ def calibrate(
     halves = [shared.read_frames(loaded, part, names, seed, as_json) for part in (parts.fit, parts.report)]
     fitted = _quality(halves[0], halves[1])
     before, after, facts = _calibrated(loaded, out, wanted, parts, halves, fitted, threads, quiet=as_json)
-    if plot is not None:
-        report.draw(plot, before, after)
     if as_json:
         print(json.dumps(report.form(before, after, facts, out), indent=2))
     else:
         report.show(before, after, parts, fitted, facts, out)
-        if plot is not None:
+    if plot is not None:
+        report.draw(plot, before, after)
+        if not as_json:
             print(f"drawn into {plot}")
 
 

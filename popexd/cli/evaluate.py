@@ -118,14 +118,14 @@ def _report(
     else:
         report = examine(answers, policy, priced.seconds, question, timed=True, groups=groups)
     where = f"{loaded.name}, {origin}" + ("" if priced is None else f", cut after {priced.cut}")
-    if plot is not None:
-        evaluation_report.draw(plot, where, report)
     if as_json:
         head: dict[str, Any] = {"bundle": loaded.name, "fingerprint": loaded.fingerprint, "data": origin}
         print(json.dumps(head | ({} if priced is None else {"cut": priced.cut}) | report.to_json(), indent=2))
     else:
         evaluation_report.show(where, report)
-        if plot is not None:
+    if plot is not None:
+        evaluation_report.draw(plot, where, report)
+        if not as_json:
             print(f"drawn into {plot}")
     if report.choices and report.choices[ALL].chosen is None:
         raise Infeasible(report.choices[ALL].refusal)

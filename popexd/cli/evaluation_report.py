@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,21 +42,31 @@ def show(title: str, report: Report) -> None:
 def draw(folder: Path, title: str, report: Report) -> None:
     """Draw reliability.png, sweep.png and outage.png into a folder. Raises InputError where that cannot be."""
     from popexd.evaluation.reliability import reliability
-    from popexd.lab.panels import Diagram, save_panels
+    from popexd.folders import made
+    from popexd.lab.panels import Diagram, Panel, draw_panels
+    from popexd.lab.pictures import put
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--plot: {folder}: {error.strerror or error}, expected a folder") from error
     answers = report.answers
-    diagrams = [
-        Diagram(name, reliability(answers.confidence[row], answers.correct[row]))
-        for row, name in enumerate(answers.exits)
-    ]
-    save_panels(folder / "reliability.png", title, diagrams, columns=len(diagrams))
+    pictures: dict[str, list[Panel]] = {
+        "reliability": [
+            Diagram(name, reliability(answers.confidence[row], answers.correct[row]))
+            for row, name in enumerate(answers.exits)
+        ]
+    }
     if report.swept:
-        save_panels(folder / "sweep.png", title, _sweep_panels(report), columns=2)
-        save_panels(folder / "outage.png", title, [_outage_panel(report)])
+        pictures |= {"sweep": [*_sweep_panels(report)], "outage": [_outage_panel(report)]}
+    try:
+        with made(folder):
+            put(
+                {
+                    folder / f"{name}.png": partial(draw_panels, title=title, panels=panels, columns=len(panels))
+                    for name, panels in pictures.items()
+                }
+            )
+    except OSError as error:
+        raise InputError(
+            f"--plot: {folder}: {error.strerror or error}, expected a folder that can be written"
+        ) from error
 
 
 def _exits(title: str, report: Report) -> Any:

@@ -104,6 +104,7 @@ def train(
     recipe = _recipe(options)
     if freeze and start is None and not pretrained and not resume:
         raise InputError("--freeze: nothing to freeze, expected --from CHECKPOINT or --pretrained beside it")
+    _check_apart(data, out, cache)
     if pretrained and start is not None:
         raise InputError("--pretrained: together with --from, expected one of them to start with")
     _check_place(out, resume)
@@ -144,6 +145,19 @@ def _check_place(out: Path, resume: bool) -> None:
         raise InputError(f"--resume: {last} is not there, expected a run to go on with")
     if not resume and last.exists():
         raise InputError(f"--out: {last} is already there, expected --resume or another folder")
+
+
+def _check_apart(data: str, out: Path, cache: Path | None) -> None:
+    """Refuse to write among the photos: the next run would take it for a class of theirs."""
+    from popexd.lab.photos import given_parts
+
+    place = Path(data)
+    if not place.is_dir():
+        return
+    roots = {each.resolve() for each in given_parts(place).values() or [place]}
+    for option, folder in (("--out", out), ("--cache", cache)):
+        if folder is not None and roots & {folder.resolve(), *folder.resolve().parents}:
+            raise InputError(f"{option}: {folder} is among the photos of {place}, expected another folder")
 
 
 def _check_recipe(out: Path, recipe: Recipe) -> None:

@@ -17,6 +17,7 @@ from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor, provenance
 from popexd.lab.distortions import DISTORTIONS, as_sent, named
 from popexd.lab.parts import CLASSES
+from popexd.lab.pictures import unreadable
 from popexd.lab.provenance import Known
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image, sniff
@@ -145,7 +146,7 @@ def held_out(place: Path, bundle: Bundle) -> tuple[Path, list[Photo], str]:
 def _opened(place: Path, bundle: Bundle) -> tuple[Known | None, Path | None, Path | None, Path]:
     """What the network knows; the folders to tune on and to test on, where there are any; where all others lie."""
     if not place.is_dir():
-        raise InputError(f"--data: {place}: no such folder, expected 'generated' or one with a folder per class")
+        raise InputError(f"--data: {place}: no such folder, expected 'generated', class folders, or prepared frames")
     given = given_parts(place)
     tuning = next((given[name] for name in TUNING if name in given), None)
     rest = place if TRAIN in bundle.classes else given.get(TRAIN, place)
@@ -184,7 +185,7 @@ def identity(photo: Photo) -> int:
     try:
         content = photo.load()
     except OSError as error:
-        raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
+        raise unreadable(f"--data: {photo.name}", error) from error
     return provenance.of_content(content if isinstance(content, bytes) else content.tobytes())
 
 
@@ -262,7 +263,7 @@ def frame(photo: Photo, form: InputSpec, distortion: str, random: np.random.Gene
         if distortion != AS_IT_IS:
             loaded = DISTORTIONS[distortion].apply(loaded, random)
     except (OSError, FrameRejected) as error:
-        raise InputError(f"--data: {photo.name}: cannot be read as an image: {error}") from error
+        raise unreadable(f"--data: {photo.name}", error) from error
     if loaded.shape != (form.height, form.width, form.channels):
         picture = Image.fromarray(loaded).resize((form.width, form.height), Image.Resampling.BILINEAR)
         loaded = np.asarray(picture, dtype=np.uint8)
@@ -304,7 +305,7 @@ def class_folders(root: Path) -> tuple[str, ...]:
 
 def images_in(folder: Path) -> list[Path]:
     """The JPEG, PNG and WebP files of a folder, by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir())
 
 
 def of_folder(root: Path, bundle: Bundle) -> list[Photo]:

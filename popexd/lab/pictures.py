@@ -59,6 +59,12 @@ def check_folder(option: str, folder: Path) -> None:
         raise InputError(f"{option}: {there}: {os.strerror(errno.EACCES)}, expected a folder that can be written")
 
 
+def unreadable(where: object, error: Exception) -> InputError:
+    """What to raise of a file that is no image, or is not there."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return InputError(f"{where}: cannot be read as an image: {reason}")
+
+
 def put(files: Mapping[Path, Callable[[Path], object]]) -> None:
     """Write files, each by its function under another name beside it; when all are there, they take their places.
 

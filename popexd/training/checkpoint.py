@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
@@ -29,13 +30,15 @@ def save(path: Path, content: dict[str, Any]) -> None:
     try:
         with made(path.absolute().parent):
             try:
-                torch.save({"schema": SCHEMA, **content}, partial)
+                # Into memory first: of a full disk torch's own writer only says that a position is unexpected.
+                whole = io.BytesIO()
+                torch.save({"schema": SCHEMA, **content}, whole)
+                partial.write_bytes(whole.getbuffer())
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
-    except (OSError, RuntimeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)
-        raise InputError(f"{path}: cannot be written: {reason}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def load(path: Path) -> dict[str, Any]:

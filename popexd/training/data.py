@@ -234,7 +234,8 @@ def reopen(cache: Path) -> DataSet:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}, expected the data that `popexd train` prepared") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise InputError(f"{path}: cannot be read: {reason}, expected the data that `popexd train` prepared") from error
     if not isinstance(facts, dict) or facts.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema: expected {SCHEMA!r}")
     classes = facts.get("classes")

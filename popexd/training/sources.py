@@ -17,6 +17,7 @@ from popexd.errors import FrameRejected, InputError
 from popexd.lab import conveyor, photos, provenance
 from popexd.lab.distortions import named
 from popexd.lab.parts import CLASSES
+from popexd.lab.pictures import unreadable
 from popexd.lab.provenance import TRAINING, TUNING, VALIDATION, Known
 from popexd.quality import CLEAR
 from popexd.runtime.frames import load_image
@@ -130,7 +131,8 @@ def remembered(facts: Mapping[str, Any], place: Path | None) -> Known | None:
 
 def digest(lines: Iterable[str]) -> str:
     """One name for a listing."""
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    # A file's name may be no text.
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def variants(distort: str) -> dict[str, str]:
@@ -245,6 +247,9 @@ def _classes(root: Path) -> tuple[str, ...]:
     """The names of the folders in a folder. Raises InputError for fewer than two or more than a byte can number."""
     classes = photos.class_folders(root)
     check_classes(str(root), len(classes), "class folders")
+    for name in classes:
+        if not name.isascii() and name != name.encode(errors="replace").decode():
+            raise InputError(f"{root}: {name!a} is no text, expected the name of a class in UTF-8")
     return classes
 
 
@@ -297,7 +302,7 @@ def _identity(item: tuple[Path, int]) -> int:
     try:
         return provenance.of_content(item[0].read_bytes())
     except OSError as error:
-        raise InputError(f"{item[0]}: cannot be read as an image: {error}") from error
+        raise unreadable(item[0], error) from error
 
 
 def _kept(known: Known | None, item: tuple[Path, int]) -> str | None:
@@ -334,7 +339,7 @@ def _read(items: Sequence[tuple[Path, int]], side: int, wanted: Mapping[str, str
                 records.append((load_image(encoded, side, side)[0], label, CLEAR, len(encoded)))
                 continue
         except (OSError, FrameRejected) as error:
-            raise InputError(f"{path}: cannot be read as an image: {error}") from error
+            raise unreadable(path, error) from error
         records += distorted(photos.Photo(str(path), label, CLEAR, partial(bytes, encoded)), len(encoded), side, wanted)
     return records
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from popexd.errors import InputError
+from popexd.folders import made
 from popexd.lab.pictures import put
 from popexd.lab.reproduction.figure import Figure, Panel
 
@@ -31,8 +32,8 @@ def write(folder: Path, figures: Iterable[Figure], formats: Iterable[str]) -> li
         for suffix, form in _forms(figure, chosen).items()
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        put(files)
+        with made(folder):
+            put(files)
     except OSError as error:
         raise InputError(
             f"--out: {folder}: {error.strerror or error}, expected a folder that can be written"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +47,9 @@ KEYS = [
     for key in table(kind, section).model_fields
 ]
 NUMBERS = [
-    (kind, section, key) for kind, section, key in KEYS if f"{section.replace('uplink', 'mqtt')}.{key}" in BOUNDS
+    (kind, section, key)
+    for kind, section, key in KEYS
+    if f"{section.replace('uplink', 'mqtt')}.{key}" in BOUNDS and key != "thresholds"  # a table of them
 ]
 
 
@@ -96,7 +100,7 @@ def carried_out(config: Any) -> None:
 
 
 @pytest.mark.parametrize(("kind", "section", "key"), KEYS, ids=lambda each: getattr(each, "__name__", each))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=values)
 @example(value=quoted("~nosuchuser/x"))
 @example(value=quoted("a\0b"))
@@ -131,7 +135,7 @@ def variable(name: str, value: bytes) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("kind", "section", "key"), KEYS, ids=lambda each: getattr(each, "__name__", each))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(value=st.binary(max_size=20) | texts.map(str.encode) | numbers.map(str.encode))
 @example(value=b"/\xff")
 @example(value=b"[" * 100_000)
@@ -162,13 +166,45 @@ def test_every_number_has_bounds_and_both_are_allowed(
 ) -> None:
     """The least and the greatest value are accepted, and nothing beyond."""
     least, most = BOUNDS[f"{section.replace('uplink', 'mqtt')}.{key}"]
-    if key == "thresholds":
-        pytest.skip("a table of them: its values are bounded likewise")
     whole = table(kind, section).model_fields[key].annotation is int
     path = tmp_path / "given.toml"
     for value, good in ((least, True), (most, True), (least - 1, False), (most * 2 + 1, False)):
         path.write_text(f"[{section}]\n{key} = {int(value) if whole else value}\n", encoding="utf-8")
         assert (judged(PROGRAMS[kind], path) is not None) is good, value
+
+
+def test_thresholds_have_bounds_too(tmp_path: Path) -> None:
+    """Each value of the table."""
+    path = tmp_path / "given.toml"
+    for value, good in ((0, True), (12, True), (-0.1, False), (12.1, False), ("1e300", False)):
+        path.write_text(f"[planner.thresholds]\nb1 = {value}\n", encoding="utf-8")
+        assert (judged(load_agent, path) is not None) is good, value
+
+
+@pytest.mark.parametrize("words", [("agent", "check"), ("agent", "run"), ("worker", "run")], ids=" ".join)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[mqtt]\npassword_file = "~nosuchuser/x"\n', "mqtt.password_file = "),
+        ('[mqtt]\nusername = "a\\u0000"\n', "mqtt.username = "),
+        ("[metrics]\ninterval_seconds = 1e300\n", "metrics.interval_seconds = 1e+300: expected less than"),
+        ("[metrics]\ninterval_seconds = 1e-9\n", "metrics.interval_seconds = 1e-09: expected greater than"),
+        ("[limits]\nframe_bytes = " + "9" * 5000 + "\n", "not TOML"),
+    ],
+    ids=["home", "null", "long", "spinning", "digits"],
+)
+def test_no_program_starts_with_a_value_that_it_cannot_carry_out(
+    tmp_path: Path, words: tuple[str, str], text: str, said: str
+) -> None:
+    """One line and exit status 2, from whichever command."""
+    path = tmp_path / "given.toml"
+    path.write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "popexd.cli", *words, "--config", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+    assert (ended.returncode, ended.stdout) == (2, ""), ended.stderr
+    assert ended.stderr.startswith(f"popexd: {path}: {said}"), ended.stderr
+    assert ended.stderr.count("\n") == 1
 
 
 def test_no_number_is_without_bounds() -> None:

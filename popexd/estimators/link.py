@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from popexd.estimators.spread import Jitter, Spread
+from popexd.estimators.spread import Hiccups, Jitter, Spread
 from popexd.network import Link
 
 _SMALL_BYTES = 1024
@@ -27,6 +27,9 @@ _ALLOWANCE, _ALARM, _SUSPICION = 0.75, 5.0, 1.0
 """Cumulated evidence (Page's CUSUM, in usual spreads): what each sample may be off for free, what makes a change, and
 what makes another probe worth its bytes. Two samples that are far off suffice, or many that are off a little."""
 _STRONGEST, _MOST_EVIDENCE = 4.0, 16
+_PER_HICCUP, _MOST_MORE = 30.0, 6.5
+"""How much more evidence it takes that a link is slower where messages are held up now and then, as a busy machine does
+and two in a row then are by chance: a third sample where every twentieth was, and no more than four."""
 
 _FEWEST = 4
 """So many larger messages tell round trip and rate apart where no small one does; fewer contradict nothing."""
@@ -86,6 +89,7 @@ class LinkEstimator:
         self._doubts = (_Doubt(), _Doubt())  # of the round trip, of the rate
         self._early, self._late = Spread(), Spread()
         self._jitter = Jitter(self.window_seconds)
+        self._hiccups = Hiccups(self.window_seconds)
         self._old_round_trip: float | None = None
         self._speedtest: LinkSample | None = None
         self._last: LinkSample | None = None
@@ -268,7 +272,9 @@ class LinkEstimator:
         large = sample.bytes > _SMALL_BYTES
         doubt = self._doubts[large]
         off, beyond = self._contradiction(sample)
-        evidence = doubt.add(sample, off, beyond)
+        evidence = doubt.add(sample, off, beyond, _ALARM + min(_MOST_MORE, _PER_HICCUP * self._hiccups.share))
+        if sample.source != _UNANSWERED:
+            self._hiccups.add(sample.at, beyond and off > 0)
         expected, round_trip = self._expected(sample), self._fit().round_trip
         # What may be a change is not yet noise; noise that has grown is believed by and by. And as messages are held up
         # by anything, but never come too soon, the late ones say nothing of how surprising an early one is.
@@ -303,6 +309,7 @@ class LinkEstimator:
         """Start from the samples that contradicted all before them."""
         before = self.round_trip_seconds
         self._jitter.forget_since(evidence[0].at)
+        self._hiccups.forget_since(evidence[0].at)
         self._old_round_trip = before if self._small else self._old_round_trip
         if rate_changed:
             self._large = deque(evidence, self._large.maxlen)
@@ -332,17 +339,18 @@ class _Doubt:
         self._slow: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
         self._fast: deque[LinkSample] = deque(maxlen=_MOST_EVIDENCE)
 
-    def add(self, sample: LinkSample, off: float, beyond: bool) -> list[LinkSample] | None:
+    def add(self, sample: LinkSample, off: float, beyond: bool, alarm: float) -> list[LinkSample] | None:
         """Take in how far a sample is off; return the samples that make a change together, None as long as none do."""
         self.withheld = [*self.withheld[-7:], sample] if beyond else []
         self.slower = max(0.0, self.slower + off - _ALLOWANCE)
         self.faster = max(0.0, self.faster - off - _ALLOWANCE)
-        for evidence, samples in ((self.slower, self._slow), (self.faster, self._fast)):
+        # Nothing is held up and so too fast: what shows that the link is faster needs no more than ever.
+        for evidence, samples, enough in ((self.slower, self._slow, alarm), (self.faster, self._fast, _ALARM)):
             if evidence <= 0:
                 samples.clear()
                 continue
             samples.append(sample)
-            if evidence >= _ALARM and len(samples) >= 2:
+            if evidence >= enough and len(samples) >= 2:
                 return list(samples)
         return None
 

@@ -69,6 +69,29 @@ def _between(ordered: Sequence[float], place: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
+class Hiccups:
+    """How many of the last messages were held up by far, and by nothing that lasted: a busy machine does that."""
+
+    def __init__(self, window_seconds: float) -> None:
+        self._window_seconds = window_seconds
+        self._seen: deque[tuple[float, bool]] = deque(maxlen=_RECENT)
+
+    def add(self, at: float, held_up: bool) -> None:
+        """Take in whether a message was late by far."""
+        self._seen.append((at, held_up))
+        while at - self._seen[0][0] > self._window_seconds:
+            self._seen.popleft()
+
+    def forget_since(self, instant: float) -> None:
+        """Take back what has crossed from an instant on: the link had changed."""
+        self._seen = deque((seen for seen in self._seen if seen[0] < instant), maxlen=_RECENT)
+
+    @property
+    def share(self) -> float:
+        """Their share of as many messages as are remembered at most."""
+        return sum(held_up for _, held_up in self._seen) / _RECENT
+
+
 class Spread:
     """The usual deviation of a message, in seconds: that of the round trip, and with it that of the transfer.
 

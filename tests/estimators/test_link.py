@@ -299,3 +299,37 @@ def test_no_samples_however_odd_break_it(samples: list[tuple[int, float, float, 
         link = estimator.link()
         assert link is None or (link.bits_per_second > 0 and link.round_trip_seconds >= 0)
         assert estimator.round_trip_seconds >= 0
+
+
+@pytest.mark.parametrize(("rate", "most"), [(18.8e6, 18), (100e6, 20), (3e9, 60)])
+def test_a_busy_machine_is_seldom_taken_for_another_link(rate: float, most: int) -> None:
+    """Every tenth message is held up for some 15 ms: that is no slower link, though two of them come in a row."""
+    noticed = 0
+    for seed in range(6):
+        chance = random.Random(seed)
+        link = TrueLink(rate, 0.0012 if rate > 1e9 else 0.01, 0.1)
+        estimator, now = LinkEstimator(), 0.0
+        for index in range(1_000):
+            now += 0.2
+            size = PING if index % 5 in (1, 3) else 65_536 if index % 5 == 4 else 20_000
+            held = chance.expovariate(1 / 0.015) if chance.random() < 0.1 else 0.0
+            noticed += estimator.add(LinkSample(size, link.crossing(chance, size) + held, now)) and index > 50
+    assert noticed <= most
+
+
+@pytest.mark.parametrize("rate", [5.5e6, 18.8e6])
+def test_a_fall_on_a_busy_machine_is_noticed_all_the_same(rate: float) -> None:
+    """It takes a sample or two more, not a minute."""
+    for seed in range(6):
+        chance = random.Random(seed)
+        estimator, now, link = LinkEstimator(), 0.0, TrueLink(rate, 0.02, 0.1)
+        for index in range(600):
+            now += 0.2
+            link = TrueLink(rate / 5, 0.02, 0.1) if index >= 500 else link
+            size = PING if index % 5 in (1, 3) else 20_000
+            held = chance.expovariate(1 / 0.015) if chance.random() < 0.1 else 0.0
+            estimator.add(LinkSample(size, link.crossing(chance, size) + held, now))
+            if index == 500 + 10:
+                known = estimator.link()
+                assert known is not None
+                assert 0.5 <= known.bits_per_second / link.bits_per_second <= 2

@@ -20,7 +20,7 @@ from .site import Site
 
 def test_status_tells_what_there_is(site: Site) -> None:
     """Settings, plan, workers, uplink and counts."""
-    link = {"connected": True, "usable": True}  # which a busy machine may cast a doubt on for a while
+    link = {"connected": True, "usable": True, "suspect": []}  # which a busy machine may cast a doubt on for a while
     said = site.watch.until(
         lambda: (told := site.watch.ask("status")).data is not None and told.data["uplink"] == link and told, "a link"
     )

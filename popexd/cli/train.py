@@ -46,7 +46,7 @@ Start = Annotated[Path | None, typer.Option("--from", help="A checkpoint to star
 Freeze = Annotated[
     bool, typer.Option("--freeze", help="Train what is new only: branches, and the end's last layer if --pretrained.")
 ]
-Epochs = Annotated[int, typer.Option(min=1, max=10_000)]
+Epochs = Annotated[int | None, typer.Option(min=1, max=10_000, help="Default: 40, with --resume the run's own.")]
 MainEpochs = Annotated[int, typer.Option(min=0, help="Of these, for the main branch alone, at first.")]
 Patience = Annotated[int, typer.Option(min=0, help="End after so many epochs without a better one; 0: never.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of the frames and of the run.")]
@@ -81,7 +81,7 @@ def train(
     pretrained: Pretrained = False,
     start: Start = None,
     freeze: Freeze = False,
-    epochs: Epochs = 40,
+    epochs: Epochs = None,
     main_epochs: MainEpochs = 0,
     patience: Patience = 0,
     seed: Seed = 2021,
@@ -127,12 +127,23 @@ def _recipe(options: Mapping[str, Any]) -> Recipe:
     usual = "turns" if options["data"] == "generated" else "photo"
     found = {each.name: options[each.name] for each in fields(Recipe)} | {
         "branches": ",".join(options["branch"] or ()) or str(options["branches"] or ""),
+        "epochs": options["epochs"] or _usual_epochs(options["out"], options["resume"]),
         "weighting": options["weights"] or options["weighting"],
         "augmentation": options["augmentation"] or usual,
     }
     recipe = Recipe(**found)
     recipe.check()
     return recipe
+
+
+def _usual_epochs(out: Path, resume: bool) -> int:
+    from popexd.training import checkpoint, loop
+    from popexd.training.recipe import Recipe
+
+    last = out / loop.LAST
+    own = checkpoint.load(last).get("recipe") if resume and last.is_file() else None
+    began = own.get("epochs") if isinstance(own, dict) else None
+    return began if isinstance(began, int) else Recipe.epochs
 
 
 def _check_place(out: Path, resume: bool) -> None:

@@ -100,6 +100,8 @@ def test_a_pretrained_backbone_is_frozen_below_a_head_that_learns(
     assert status("train", *words, "--epochs", "1") == 0
     assert "--freeze: the last layer is new with --pretrained: it learns too" in capsys.readouterr().err
     first = checkpoint.load(tmp_path / "run" / "last.pt")["weights"]
+    assert status("train", *words, "--resume", "--json") == 0
+    assert capsys.readouterr() == ("", "")  # one epoch was asked for, and is done
     assert status("train", *words, "--epochs", "2", "--resume", "--json") == 0
     assert capsys.readouterr().err == ""
     second = checkpoint.load(tmp_path / "run" / "last.pt")["weights"]

@@ -141,7 +141,7 @@ def test_infeasible_is_a_negative_answer(run: Run, toy: Path, capsys: pytest.Cap
         (("--uplink-mbps", 8, "--thresholds", "high"), "--thresholds: 'high', expected own, sweep, or levels in 0..1"),
         (("--uplink-mbps", 8, "--thresholds", "0.5,2"), "--thresholds: '0.5,2', expected own, sweep, or levels"),
         (("--uplink-mbps", 8, "--max-packet-bytes", -5), "max_packet_bytes: -5, expected a number, zero or more"),
-        (("--uplink-mbps", 8, "--frames-per-second", "nan"), "frames_per_second: nan, expected a number, zero or more"),
+        (("--uplink-mbps", 8, "--frames-per-second", "nan"), "--frames-per-second: nan, expected a finite number"),
         (("--uplink-mbps", 8, "--guard"), "--guard: with solver 'joint', expected hpa"),
     ],
 )

@@ -70,7 +70,8 @@ def reproduce(
         found = {"figures": [each.to_json() for each in made], "left_out": left_out, "files": [str(f) for f in files]}
         print(json.dumps(found, indent=1))
     else:
-        _show([fact for each in made for fact in each.facts], left_out, files)
+        drawn = {each.name: each.source for each in made if each.name in FROM_PHOTOS}
+        _show([fact for each in made for fact in each.facts], drawn, left_out, files)
 
 
 def _wanted(figure: str, data: str | None) -> tuple[str, ...]:
@@ -155,7 +156,7 @@ def _from_photos(
     return made
 
 
-def _show(facts: Iterable[Fact], left_out: Mapping[str, str], files: Iterable[Path]) -> None:
+def _show(facts: Iterable[Fact], drawn: Mapping[str, str], left_out: Mapping[str, str], files: Iterable[Path]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -169,6 +170,8 @@ def _show(facts: Iterable[Fact], left_out: Mapping[str, str], files: Iterable[Pa
         table.add_row("" if fact.figure == before else fact.figure, fact.paper, printable(fact.found), fact.verdict)
         before = fact.figure
     show(table)
+    for name, source in drawn.items():
+        print(f"{name}: {printable(source)}")
     if left_out:
         print(f"not made: {', '.join(left_out)}: {NEEDS_PHOTOS}")
     for path in files:

@@ -101,12 +101,19 @@ def before(path: Path, *, again: bool = False) -> Before:
 
 def restore(content: dict[str, Any], where: Path) -> EarlyExitNet:
     """Build the net of a checkpoint with its weights, ready to evaluate. Raises InputError when they do not fit."""
+    _check_finite(content, where)
     try:
         net = build(content["backbone"], len(content["classes"]), content.get("branches", ""), content.get("side", 0))
         net.load_state_dict(content["weights"])
     except (InputError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{where}: the weights do not fit the backbone it names: {_first_line(error)}") from error
     return net.eval()
+
+
+def _check_finite(content: Mapping[str, Any], where: Path) -> None:
+    for name, tensor in content["weights"].items():
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"{where}: weights: {name} is not all of numbers, expected a network that did not diverge")
 
 
 def warm_start(net: EarlyExitNet, path: Path, classes: Sequence[str], frozen: bool) -> None:
@@ -117,6 +124,7 @@ def warm_start(net: EarlyExitNet, path: Path, classes: Sequence[str], frozen: bo
     content = load(path)
     if content.get("backbone") != net.backbone:
         raise InputError(f"--from: {path}: a {content.get('backbone')} checkpoint, expected {net.backbone}")
+    _check_finite(content, path)
     wanted, there = net.state_dict(), _moved(net, content)
     other_classes = list(classes) != content.get("classes")
     fits = {

@@ -83,7 +83,9 @@ def test_generated_pictures_do_where_there_are_no_photos(tmp_path: Path, capsys:
     """Figures 5 to 7 and the later paper's of a handful, with the bundle that ships, labelled for what they are."""
     words = ("--data", "generated", "--images", 4, "--samples", 40, "--format", "none", "--out", tmp_path / "out")
     assert run(*words) == 0
-    assert "not made" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "not made" not in said
+    assert "jnca: conveyor-b-alexnet; 40 generated pictures (no photos), seed 1" in said
 
     for number in ("5", "6", "7", "jnca"):
         figure = json.loads((tmp_path / "out" / f"figure-{number}.json").read_text())

@@ -88,3 +88,18 @@ def test_a_pickle_of_the_schemas_name_alone_is_refused_by_its_parts(tmp_path: Pa
         assert refused_or_read(path, path.read_bytes()).startswith(f"{path}: ")
     path.write_bytes(pickle.dumps({"schema": checkpoint.SCHEMA}))
     assert refused_or_read(path, path.read_bytes()).startswith(f"{path}: ")
+
+
+def test_a_network_that_diverged_is_refused_by_its_own_name(tmp_path: Path) -> None:
+    """Not by a table that could not be written of it: to be exported, and to start with."""
+    net, path = build("b-alexnet-tiny", 2), tmp_path / "nan.pt"
+    content = {"backbone": net.backbone, "classes": ["a", "b"], "branches": "b1=pool1,b3=conv3"}
+    weights = net.state_dict()
+    weights["segments.conv3.0.weight"][0, 0, 0, 0] = float("nan")
+    checkpoint.save(path, {**content, "weights": weights})
+    for use in (
+        lambda: checkpoint.restore(checkpoint.load(path), path),
+        lambda: checkpoint.warm_start(build("b-alexnet-tiny", 2), path, "ab", frozen=False),
+    ):
+        with pytest.raises(InputError, match=r"nan\.pt: weights: segments\.conv3\.0\.weight is not all of numbers"):
+            use()

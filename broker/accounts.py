@@ -242,6 +242,21 @@ class BrokerFolder:
 
     # ------------------------------------------------------------------------------------------ files
 
+    def refresh(self) -> bool:
+        """Write the access list as this version makes it of the accounts; tell whether it was another's.
+
+        Raises:
+            ConfigurationError: it cannot be read or written.
+
+        """
+        with self._changing():
+            register = self.read()
+            rights = render_acl(register.users, register.site).encode()
+            if self._file("acl") == rights:
+                return False
+            self._write("acl", rights)
+            return True
+
     def _store(self, register: Register) -> None:
         previous = self._file("revoked.pem") if (self.path / "revoked.pem").exists() else None
         revoked = authority.revocation_list(self._authority(), register.revoked, previous)

@@ -34,6 +34,7 @@ class Service:
         self._folder = folder
         self._heartbeat = heartbeat or Heartbeat()
         register = folder.read()
+        self._refresh()
         self._audit = Audit(by_name(register.users), register.site, str(self._heartbeat.path or ""))
         settings = replace(folder.settings(), audited=True, extra_lines=self._heartbeat.lines)
         self.broker = Broker(
@@ -42,6 +43,14 @@ class Service:
         self._generation = folder.generation()
         self._unreadable: tuple[int, ...] = ()
         self._warn_at = 0.0
+
+    def _refresh(self) -> None:
+        """See to it that an upgrade's new topics are allowed to those who have an account already."""
+        try:
+            if self._folder.refresh():
+                log.info("rights.renewed")
+        except ConfigurationError as error:
+            log.warning("rights.as_before", error=str(error))
 
     def start(self) -> None:
         """Run Mosquitto and wait until it accepts connections; see `Broker.start` for what is raised."""

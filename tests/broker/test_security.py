@@ -281,6 +281,20 @@ def test_a_new_account_and_a_renewed_certificate_count_at_once(tmp_path: Path) -
             assert agent.connected
 
 
+def test_an_upgrade_grants_its_new_topics_to_who_has_an_account_already(tmp_path: Path) -> None:
+    """The access list is this version's from the start on, whichever version wrote it."""
+    site = Site(tmp_path / "broker")
+    rights = site.folder.path / "acl"
+    lines = rights.read_text().splitlines()
+    rights.write_text("".join(f"{line}\n" for line in lines if f"{PI.results('+')}" not in line))
+    with site.running():
+        assert site.logged("rights.renewed")
+        assert rights.read_text().splitlines() == lines
+        assert fate(site.of("pi"), PI.results("gate")) is Delivery.NO_SUBSCRIBERS
+    with site.running():
+        assert not site.logged("rights.renewed")
+
+
 def test_nobody_is_thrown_out_by_another_who_takes_its_client_identifier(site: Site, tmp_path: Path) -> None:
     """Brokers hand a connection over to the newcomer, whatever account it has; so it cannot be guessed."""
 

@@ -37,6 +37,7 @@ def link(figures: Link | None, now: float) -> LinkFigures:
     age = None if figures.measured_at is None else max(0.0, now - figures.measured_at)
     return LinkFigures(
         bits_per_second=figures.bits_per_second,
+        at_least=figures.at_least,
         round_trip_seconds=figures.round_trip_seconds,
         jitter_seconds=figures.jitter_seconds,
         source=figures.source,

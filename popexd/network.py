@@ -20,6 +20,7 @@ class Link:
         source: how it was learnt (`given`, `passive`, `probe`, ...).
         measured_at: instant of the measurement, by the caller's clock.
         jitter_seconds: standard deviation of a crossing's time; moves the 95th percentile, not the mean.
+        at_least: the link may be faster by any factor: what crossed it took too short a time to tell.
 
     Raises:
         InputError: the rate is not positive and finite, or another figure is negative or not finite.
@@ -30,6 +31,7 @@ class Link:
     source: str = "given"
     measured_at: float | None = None
     jitter_seconds: float = 0.0
+    at_least: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.bits_per_second) and self.bits_per_second > 0):

@@ -62,7 +62,7 @@ def link(figures: LinkFigures) -> str:
     """Write what is known of a hop: rate and round trip."""
     if figures.bits_per_second is None:
         return "unknown"
-    rate = f"{figures.bits_per_second / 1e6:.3g} Mbit/s"
+    rate = f"{'at least ' if figures.at_least else ''}{figures.bits_per_second / 1e6:.3g} Mbit/s"
     if figures.round_trip_seconds is None:
         return rate
     return f"{rate}, {milliseconds(figures.round_trip_seconds)} ms round trip"

@@ -112,8 +112,9 @@ class World:
     def follow(self, news: News, now: float) -> None:
         """Act on what an answer, or its absence, says of the uplink."""
         if news is News.CHANGED:
-            rate = self.uplink.estimator.rate(self.uplink.estimator.quantile)
-            self.notice("link.changed", bits_per_second=None if rate is None else round(rate))
+            link = self.uplink.estimator.link()
+            rate = {} if link is None else {"bits_per_second": round(link.bits_per_second), "at_least": link.at_least}
+            self.notice("link.changed", **rate)
             self.uplink.order_probe(now)
             self.consider("link", now, urgent=True)
         elif news is News.LOST:

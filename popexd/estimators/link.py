@@ -37,6 +37,10 @@ _FEWEST = 4
 _LOWEST_SHARE = 0.6
 """The published rate is a low one, but no lower than this share of the median: below, it is noise that speaks."""
 
+_TOLD_SECONDS = 0.0005
+"""Less than this beside the round trip is the machine's time and not the link's, even for the largest message: then the
+link is published as at least so fast."""
+
 _SAME_SECONDS = 1.0
 """Small messages that crossed so shortly before a change of the rate showed belong to what came after."""
 
@@ -131,7 +135,9 @@ class LinkEstimator:
         if rate is None or middle is None or self._last is None:
             return None
         rate = max(rate, _LOWEST_SHARE * middle)
-        return Link(rate, self.round_trip_seconds, self._last.source, self._last.at, self._jitter.seconds)
+        most = 8.0 * max(sample.bytes for sample in self._large) / _TOLD_SECONDS if self._large else rate
+        jitter = self._jitter.seconds
+        return Link(min(rate, most), self.round_trip_seconds, self._last.source, self._last.at, jitter, rate > most)
 
     def _fit(self) -> _Fit:
         if self._known is None:

@@ -54,6 +54,7 @@ class LinkFigures(BaseModel):
     """What is known of one hop."""
 
     bits_per_second: float | None = None
+    at_least: bool = Field(default=False, description="it may be faster: what crossed took too short a time to tell")
     round_trip_seconds: float | None = None
     jitter_seconds: float | None = Field(default=None, description="standard deviation of a crossing's time")
     source: str = "none"

@@ -80,6 +80,7 @@ def test_a_link_that_is_unknown_is_null() -> None:
     """As is its age where it was given rather than measured."""
     assert render.link(None, 10.0).model_dump() == {
         "bits_per_second": None,
+        "at_least": False,
         "round_trip_seconds": None,
         "source": "none",
         "age_seconds": None,
@@ -88,6 +89,8 @@ def test_a_link_that_is_unknown_is_null() -> None:
     assert render.link(Link(1e6, 0.02), 10.0).age_seconds is None
     measured = render.link(Link(1e6, 0.02, "probe", measured_at=7.5, jitter_seconds=0.004), 10.0)
     assert measured.jitter_seconds == 0.004
+    assert not measured.at_least
+    assert render.link(Link(1e9, 0.02, at_least=True), 10.0).at_least
     assert (measured.bits_per_second, measured.source, measured.age_seconds) == (1e6, "probe", 2.5)
 
 

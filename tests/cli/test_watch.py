@@ -44,7 +44,7 @@ def decision() -> bytes:
         exits={"b1": ExitSetting(runs=True, threshold=0.9), "b3": ExitSetting(runs=False)},
         codec="q8+zstd",
         predicted=PredictedFigures(seconds=0.021, bytes=3700, accuracy=0.94),
-        network={"uplink": LinkFigures(bits_per_second=5.5e6, round_trip_seconds=0.03)},
+        network={"uplink": LinkFigures(bits_per_second=5.5e6, at_least=True, round_trip_seconds=0.03)},
         solve_seconds=0.001,
     ).to_bytes()
 
@@ -138,7 +138,7 @@ def test_the_picture_shows_all_that_was_said() -> None:
         "pool1 as q8+zstd",
         "b1 from 0.9, b3 off",
         "21.0 ms, 3700 bytes, accuracy 94.0 %",
-        "uplink 5.5 Mbit/s, 30.0 ms round trip",
+        "uplink at least 5.5 Mbit/s, 30.0 ms round trip",
         "9 received, 7 taken, 7 answered, 1 dropped, 1 rejected",
         "b1 5, final 2",
         "washer",

@@ -333,3 +333,16 @@ def test_a_fall_on_a_busy_machine_is_noticed_all_the_same(rate: float) -> None:
                 known = estimator.link()
                 assert known is not None
                 assert 0.5 <= known.bits_per_second / link.bits_per_second <= 2
+
+
+def test_what_is_too_fast_to_tell_is_published_as_at_least_so_fast() -> None:
+    """A machine talking to itself: 64 kB take a fraction of a millisecond, and what is measured is the machine."""
+    for rate, told in [(20e9, False), (100e6, True)]:
+        chance, link, estimator = random.Random(1), TrueLink(rate, 0.002, 0.1), LinkEstimator()
+        for index in range(100):
+            size = PING if index % 2 else 65_536
+            estimator.add(LinkSample(size, link.crossing(chance, size), index * 0.2))
+        published = estimator.link()
+        assert published is not None
+        assert published.at_least is not told
+        assert published.bits_per_second <= 8 * 65_536 / 0.0005

@@ -113,8 +113,8 @@ class World:
         """Act on what an answer, or its absence, says of the uplink."""
         if news is News.CHANGED:
             link = self.uplink.estimator.link()
-            rate = {} if link is None else {"bits_per_second": round(link.bits_per_second), "at_least": link.at_least}
-            self.notice("link.changed", **rate)
+            rate, at_least = (None, False) if link is None else (round(link.bits_per_second), link.at_least)
+            self.notice("link.changed", bits_per_second=rate, at_least=at_least)
             self.uplink.order_probe(now)
             self.consider("link", now, urgent=True)
         elif news is News.LOST:

@@ -38,9 +38,7 @@ def reproduce(
     codecs: Annotated[
         bool, typer.Option("--codecs", help="3, 4: ship with the codecs of --profile, not as raw float32")
     ] = False,
-    data: Annotated[
-        str | None, typer.Option(help="5 to jnca: a folder with one folder of photos per class, or 'generated'")
-    ] = None,
+    data: Annotated[str | None, typer.Option(help="5 to jnca: photos as evaluate takes them, or 'generated'")] = None,
     bundle: Annotated[str, typer.Option(help="5 to jnca: the model that looks at the photos")] = "default",
     images: Annotated[int, typer.Option(min=4, max=100_000, help="5: how many photos; the paper took 48")] = 48,
     samples: Annotated[int, typer.Option(min=40, max=100_000, help="6, 7, jnca: how many photos at most")] = 400,

@@ -50,8 +50,8 @@ class Transit:
 
     def crossed(self, key: Hashable, at: float) -> None:
         """Take in that a message, and so everything sent before it, had crossed the link by the instant `at`."""
-        if key not in self._messages:
-            return
+        if key not in self._messages or self._messages[key].crossed:
+            return  # when it was through is known: a late answer must not move that to now
         exact = True
         for other, message in self._messages.items():
             if not message.crossed:

@@ -168,6 +168,7 @@ class World:
 
     def _tier_lost(self, tier: Tier, reason: str, now: float) -> None:
         self.notice("tier.lost", tier=tier.label, reason=reason)
+        self.uplink.order_probe(now)  # of the tiers that are left none may have told of the link yet
         self.consider("tier lost", now, urgent=True)
 
     def too_large(self, message_bytes: int, now: float) -> None:
@@ -247,19 +248,25 @@ class World:
         self._tell_mismatch(event)
         if not event.online:
             if self.workers.pop(event.worker, None) is not None:
-                if not self.crew(event.tier):
-                    self.trust.forget(event.tier)
+                self._relieve(event.tier)
                 self.notice("worker.lost", worker=event.worker, tier=event.tier.label)
                 self.consider("worker lost", now, urgent=True)
             return
         profile = event.profile if event.profile is not None or known is None else known[1]
         self.workers[event.worker] = (event.tier, profile)
-        if known is None:
+        if known is not None:
+            self._relieve(known[0])
+        else:
             self.notice("worker.found", worker=event.worker, tier=event.tier.label)
             self.uplink.order_probe(now)
             self.trust.hurry(event.tier, now)
         if known is None or known[1] != profile:
             self.consider("worker found", now, urgent=True)
+
+    def _relieve(self, tier: Tier) -> None:
+        """Suspect nobody of a tier that a worker has left, if it was the last one."""
+        if not self.crew(tier):
+            self.trust.forget(tier)
 
     def _tell_mismatch(self, event: WorkerChanged) -> None:
         """Tell once of a worker that serves other models than ours, and again when what it serves has changed."""

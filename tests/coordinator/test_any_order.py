@@ -37,6 +37,7 @@ WEIGHTS = {
     "uplink": 0.3,
     "worker": 0.7,
     "probe": 6.0,
+    "probed": 3.0,
     "due": 1.5,
     "set": 0.4,
     "late": 1.0,
@@ -106,6 +107,11 @@ class Chaos(Bench):
         sent = only(ev.SendProbe, self.log)
         if sent:
             self.tell(ev.ProbeReturned(sent[-1 - number % min(2, len(sent))].sequence, 0.0))
+
+    def _probed(self, number: int) -> None:
+        sent = only(ev.SendProbe, self.log)
+        if sent:
+            self.tell(ev.ProbeEnded(sent[-1 - number % min(3, len(sent))].sequence, OUTCOMES[max(0, number - 3)]))
 
     def _due(self, number: int) -> None:
         self.tell(ev.Due(["probe", "replan", "metrics"][number % 3]))

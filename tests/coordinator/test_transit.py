@@ -45,6 +45,19 @@ def test_the_brokers_receipt_tells_when_a_message_was_through() -> None:
     assert transit.returned("slow", 7.0, ROUND_TRIP, 7.0 + through + ROUND_TRIP) == pytest.approx(through + ROUND_TRIP)
 
 
+def test_an_answer_that_a_worker_sat_on_says_nothing_of_what_crosses_now() -> None:
+    """When that message was through has long been known: what is on its way did not begin when the answer came."""
+    transit = Transit()
+    transit.sent("hung", 2_000, 0.0)
+    transit.crossed("hung", crossing(2_000))
+    transit.give_up("hung", 0.5)
+    transit.sent("b", 60_000, 1.0)
+    transit.returned("hung", 0.0, ROUND_TRIP, 1.4)
+    assert transit.backlog_seconds(1e6, 1.4) == pytest.approx(crossing(60_000) - 0.4)
+    back = 1.0 + crossing(60_000) + ROUND_TRIP
+    assert transit.returned("b", 0.0, ROUND_TRIP, back) == pytest.approx(crossing(60_000) + ROUND_TRIP)
+
+
 def test_who_overtakes_a_silent_one_cannot_be_measured() -> None:
     """Nobody knows when the one ahead was through; the next can be measured again."""
     transit = Transit()

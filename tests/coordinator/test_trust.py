@@ -148,3 +148,33 @@ def test_what_one_of_two_workers_sat_on_says_nothing_of_the_link() -> None:
     assert before is not None
     assert after is not None
     assert 0.5 < after.bits_per_second / before.bits_per_second < 2
+
+
+def test_where_the_cloud_hangs_from_the_start_the_edge_is_measured_at_once() -> None:
+    """The highest tier measures the link; when it is lost the next one does, not when the schedule says so."""
+    bench = Bench()
+    bench.tell(ev.UplinkChanged(True))
+    bench.worker("w1", CLOUD)
+    bench.worker("e1", EDGE)
+    while not bench.notices("tier.lost"):
+        bench.tell(ev.ProbeEnded(only(ev.SendProbe, bench.log)[-1].sequence, "delivered"))
+        bench.wait(3.5)
+    answered: set[int] = set()
+    while probes := [p for p in only(ev.SendProbe, bench.log) if p.tier is EDGE and p.sequence not in answered]:
+        answered.add(probes[0].sequence)
+        bench.tell(ev.ProbeReturned(probes[0].sequence, 0.0), after=0.02 + 8 * probes[0].bytes / 10e6)
+    assert bench.brain.world.uplink.link is not None
+    assert EDGE in bench.decision.plan.tiers.values()
+
+
+def test_a_tier_that_its_last_worker_left_for_another_is_asked_no_more() -> None:
+    """A worker of the same name comes back as one of the edge: nobody of the cloud is there to be suspected."""
+    bench = Bench().offloading()
+    for camera in "ab":
+        fail(bench, camera, delivered=True)
+    assert bench.notices("tier.lost")
+    bench.worker("w1", EDGE)
+    bench.log.clear()
+    bench.wait(30.0)
+    assert CLOUD not in [probe.tier for probe in only(ev.SendProbe, bench.log)]
+    assert not bench.brain.world.trust.suspects

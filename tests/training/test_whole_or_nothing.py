@@ -114,13 +114,18 @@ def test_a_full_disk_leaves_nothing_of_what_could_not_be_written(
 
 def interrupted(*words: object, when: Callable[[], bool]) -> tuple[int, str]:
     """Run the command by itself, press Ctrl-C as soon as it is time; status and standard error."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "popexd.cli", *map(str, words)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # Where the tests run in the background of a shell it is ignored, and what is started inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "popexd.cli", *map(str, words)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     until(lambda: when() or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     _, complaint = process.communicate(timeout=120)

@@ -27,10 +27,14 @@ def write_folder(path: Path, credentials: Credentials, register: Register) -> No
     """Write a client's files into a folder of its own, which nobody else can enter.
 
     Raises:
-        ConfigurationError: it cannot be written.
+        ConfigurationError: it cannot be written, or the password that the client keeps is not there.
 
     """
     with acting_as_owner(path.parent.parent):
+        if credentials.password is None and not (path / "password").exists():
+            raise ConfigurationError(
+                f"{credentials.name}: its files are not on this machine, expected --bundle FILE for the new ones"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:

@@ -51,12 +51,15 @@ class Tally:
         self.bytes = 0
         self.delivered = 0
         self.lost = 0
+        self.refused = False
 
     def done(self, delivery: Delivery) -> None:
         """Count one frame that has left, or never will."""
         with self._changed:
-            self.delivered += delivery is Delivery.DELIVERED
-            self.lost += delivery is not Delivery.DELIVERED
+            arrived = delivery in (Delivery.DELIVERED, Delivery.NO_SUBSCRIBERS)
+            self.delivered += arrived
+            self.lost += not arrived
+            self.refused = self.refused or delivery is Delivery.REFUSED
             self._changed.notify_all()
 
     def flush(self, seconds: float) -> None:
@@ -90,6 +93,8 @@ def camera(
         finally:
             tally.flush(FLUSH_SECONDS)
             _report(tally, topic, as_json)
+    if tally.refused:
+        raise BusError(f"the broker refuses frames on {topic}, expected an account that may publish them")
     if tally.published and not tally.delivered:
         raise BusError(f"none of {tally.published} frames reached the broker")
 
@@ -111,10 +116,14 @@ def _publish_all(bus: Bus, topic: str, frames: Iterator[bytes], count: int | Non
     run = secrets.token_hex(3)
     prefix = topic.rsplit("/", 1)[1]
     for frame in frames:
+        if tally.refused:
+            return
         identifier = f"{prefix}-{run}-{tally.published:06d}"
         tally.published += 1
         tally.bytes += len(frame)
-        bus.publish_bulk(topic, frame, qos=0, user_properties=[("frame_id", identifier)], on_done=tally.done)
+        # Only at QoS 1 does a broker say that it refuses; the first frame asks for all.
+        qos = 1 if tally.published == 1 else 0
+        bus.publish_bulk(topic, frame, qos=qos, user_properties=[("frame_id", identifier)], on_done=tally.done)
         if tally.published == count:
             return
 

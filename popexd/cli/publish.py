@@ -21,6 +21,9 @@ from popexd.errors import BusError, InputError, MessageRejected, PopexdError
 from popexd.protocol.messages import AgentState, EventPayload, ResultPayload
 from popexd.protocol.topics import DeviceTopics, checked_name
 
+# The retained state comes before the acknowledgement; this long we wait for an agent that has only just come.
+_STATE_SECONDS = 1.0
+_UNHEARD = "delivered; this account may not read answers"
 _ROW = "{:<28} {:<16} {:>10} {:<7} {:<7} {:>9} {:>9}"
 
 
@@ -31,9 +34,10 @@ class UnansweredError(PopexdError):
 class Conversation:
     """One image at a time goes to the agent, which keeps only the newest of a camera; the next waits for the answer."""
 
-    def __init__(self, topics: DeviceTopics, camera: str) -> None:
+    def __init__(self, topics: DeviceTopics, camera: str, has_account: bool = False) -> None:
         self._topics = topics
         self._camera = camera
+        self._has_account = has_account
         self._inbox: queue.SimpleQueue[Message | Delivery] = queue.SimpleQueue()
         self._agent: AgentState | None = None
 
@@ -42,15 +46,20 @@ class Conversation:
         for topic in (self._topics.results(self._camera), self._topics.event, self._topics.state):
             bus.subscribe(topic, self._inbox.put)
 
-    def ask(self, bus: Bus, image: bytes, timeout_seconds: float) -> ResultPayload:
-        """Publish one image and wait for its answer.
+    def ask(self, bus: Bus, image: bytes, timeout_seconds: float) -> ResultPayload | None:
+        """Publish one image and wait for its answer; None: it was delivered, and our account hears of no answers.
+
+        A broker does not say who may not read: it grants the subscription and is silent. So that is concluded from a
+        frame that somebody takes while not even the agent's retained state is heard.
 
         Raises:
             UnansweredError: it was refused, nobody listens, or no answer came in time.
 
         """
         frame_id = f"{self._camera}-{secrets.token_hex(6)}"
-        deadline = time.monotonic() + timeout_seconds
+        begun = time.monotonic()
+        deadline = begun + timeout_seconds
+        unheard = False
         topic = self._topics.frames(self._camera)
         # At QoS 1 the broker tells at once whether anyone listens.
         bus.publish_bulk(topic, image, qos=1, user_properties=[("frame_id", frame_id)], on_done=self._inbox.put)
@@ -61,8 +70,14 @@ class Conversation:
                 break
             if isinstance(heard, Delivery):
                 self._check(heard)
+                if self._has_account and self._agent is None:
+                    unheard, deadline = True, min(deadline, time.monotonic() + _STATE_SECONDS)
             elif (answer := self._read(heard, frame_id)) is not None:
                 return answer
+            if unheard and self._agent is not None:
+                unheard, deadline = False, begun + timeout_seconds
+        if unheard:
+            return None
         raise UnansweredError(self._absence() or f"no answer within {timeout_seconds:g} s")
 
     def _check(self, delivery: Delivery) -> None:
@@ -108,11 +123,15 @@ def publish(
     timeout_seconds: Annotated[float, typer.Option(help="for each image", min=0.1)] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="print each result as one line of JSON")] = False,
 ) -> None:
-    """Publish images, print each answer as it comes; exit status 1 if one is missing."""
+    """Publish images, print each answer as it comes; exit status 1 if one is missing.
+
+    An account that may not read answers, such as a camera's, is told what was delivered.
+    """
     checked_name(camera, "--camera")
     if missing := next((path for path in images if not path.is_file()), None):
         raise InputError(f"{missing}: no such file, expected an image")
-    conversation = Conversation(connection.device_topics(broker), camera)
+    has_account = broker.username is not None or broker.cert_file is not None
+    conversation = Conversation(connection.device_topics(broker), camera, has_account)
     unanswered: list[str] = []
     with connection.connected(broker, conversation.listen) as bus:
         show = _as_json if as_json else _row(len(images))
@@ -126,19 +145,19 @@ def publish(
         raise BusError(f"{len(unanswered)} of {len(images)} unanswered; {unanswered[-1]}")
 
 
-def _as_json(path: Path, answer: ResultPayload | UnansweredError) -> None:
-    body: dict[str, Any] = {"error": str(answer)}
+def _as_json(path: Path, answer: ResultPayload | UnansweredError | None) -> None:
+    body: dict[str, Any] = {"delivered": True} if answer is None else {"error": str(answer)}
     if isinstance(answer, ResultPayload):
         body = answer.model_dump(mode="json", by_alias=True)
     print(json.dumps({"file": str(path), **body}), flush=True)
 
 
-def _row(images: int) -> Callable[[Path, ResultPayload | UnansweredError], None]:
+def _row(images: int) -> Callable[[Path, ResultPayload | UnansweredError | None], None]:
     print(_ROW.format("image", "label", "confidence", "exit", "tier", "ms", "bytes"), flush=images > 0)
 
-    def show(path: Path, answer: ResultPayload | UnansweredError) -> None:
-        if isinstance(answer, UnansweredError):
-            print(f"{printable(path.name):<28} {answer}", flush=True)
+    def show(path: Path, answer: ResultPayload | UnansweredError | None) -> None:
+        if answer is None or isinstance(answer, UnansweredError):
+            print(f"{printable(path.name):<28} {answer or _UNHEARD}", flush=True)
             return
         took = milliseconds(answer.seconds.total)
         confidence = f"{answer.confidence:.3f}"

@@ -195,6 +195,21 @@ def test_an_account_that_cannot_be_stored_leaves_no_bundle(folder: Path, tmp_pat
     assert not (tmp_path / "pi.tar").exists()
 
 
+def test_a_client_of_another_machine_is_renewed_with_a_bundle_only(folder: Path, tmp_path: Path) -> None:
+    """No key is left on the broker's machine, and no configuration that names a password which is not there."""
+    done("add", "device", "pi", "--bundle", tmp_path / "pi.tar", "--folder", folder)
+    before = (folder / "broker.json").read_bytes()
+
+    refused = run("renew", "pi", "--folder", folder)
+
+    assert refused.returncode == 2
+    assert "expected --bundle FILE" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert not (folder / "clients").exists()
+    assert (folder / "broker.json").read_bytes() == before
+    done("renew", "pi", "--bundle", tmp_path / "new.tar", "--folder", folder)
+
+
 def test_renewing_keeps_the_password(folder: Path) -> None:
     """A new certificate and key; whoever replaces the files goes on."""
     done("add", "camera", "gate", "--device", "pi", "--folder", folder)

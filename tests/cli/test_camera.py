@@ -15,6 +15,7 @@ from popexd.bus.mqtt import MqttBus, MqttSettings
 from popexd.cli import camera as command
 from popexd.cli import sources
 from popexd.errors import InputError
+from tests.broker.site import Site
 
 from .conftest import TOPICS, Run, online, until
 
@@ -183,3 +184,13 @@ def test_without_ffmpeg_or_opencv_the_line_says_what_to_install(only_path: Path)
         with pytest.raises(InputError, match=r"needs ffmpeg or OpenCV: apt install ffmpeg") as caught:
             sources.frames(source, 5.0)
         assert "hunter2" not in str(caught.value)
+
+
+def test_a_broker_that_refuses_the_frames_is_told(site: Site, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under another camera's name; at once, with status 1, and its own name goes through."""
+    words = ("camera", "--config", site.folder.path / "clients" / "gate" / "popexd.toml", "--port", site.port)
+
+    assert run(*words, "--camera", "other", "--fps", "50") == 1
+    assert "the broker refuses frames on popexd-data/site/pi/frames/other" in capsys.readouterr().err
+    assert run(*words, "--camera", "gate", "--count", "2", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["lost"] == 0

@@ -194,6 +194,18 @@ def test_an_account_that_may_not_speak_for_the_device_still_sees_the_rest(
     assert found.the("version")["level"] == "ok"
 
 
+def test_an_account_that_may_see_nobody_claims_nothing(examine: Any, site: Site, tmp_path: Path) -> None:
+    """A camera's: agent and worker are there, and it does not hear of them; the agent's own would."""
+    with connected(site.of("pi")) as agent:
+        agent.retain(PI.state, AgentState(state="online", model="m").to_bytes())
+        found = examine("--config", configured(site, "gate", tmp_path))
+
+    assert found.status == 0
+    for check in ("agent", "workers"):
+        assert found.the(check)["level"] == "warn"
+        assert "this account may not see it" in found.the(check)["says"]
+
+
 @pytest.mark.parametrize("name", ["w1", "e1"])
 def test_a_workers_account_times_the_broker_too(examine: Any, site: Site, tmp_path: Path, name: str) -> None:
     """On a topic that it may use: the broker refuses nothing."""

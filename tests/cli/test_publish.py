@@ -9,8 +9,10 @@ import pytest
 
 from broker.process import Broker
 from popexd.bus.mqtt import MqttBus, MqttSettings
+from popexd.protocol.topics import DeviceTopics
+from tests.broker.site import Site, connected
 
-from .conftest import TOPICS, AnsweringAgent, Run, online, result, state
+from .conftest import TOPICS, AnsweringAgent, Run, online, result, state, until
 
 
 def images(folder: Path, *contents: bytes) -> list[Path]:
@@ -107,3 +109,26 @@ def test_without_a_broker_the_line_says_where_it_was_sought(
 
     assert run("publish", *paths, "--port", "1") == 1
     assert capsys.readouterr().err == "popexd: cannot reach the broker: 127.0.0.1:1: Connection refused\n"
+
+
+def test_an_account_that_may_not_read_answers_is_told_what_was_delivered(
+    site: Site, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A camera's: the agent took the image, and status 0 says so; without an agent it is 1 as for others."""
+    pi = DeviceTopics("site", "pi")
+    home = site.folder.path / "clients" / "gate"
+    words = ["publish", *images(tmp_path, b"first"), "--config", home / "popexd.toml", "--port", site.port]
+    words += ["--camera", "gate"]
+
+    assert run(*words) == 1
+    assert "no agent answers on site/pi" in capsys.readouterr().err
+    with connected(site.of("pi")) as agent:
+        agent.retain(pi.state, state(online=True))
+        frames: list[bytes] = []
+        agent.subscribe(pi.frames("+"), lambda frame: frames.append(frame.payload))
+        until(lambda: run(*words) == 0)
+        assert b"first" in frames
+        assert "delivered; this account may not read answers" in capsys.readouterr().out.splitlines()[-1]
+        assert run(*words, "--json") == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert json.loads(line) == {"file": str(tmp_path / "0.jpg"), "delivered": True}

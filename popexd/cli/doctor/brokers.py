@@ -110,7 +110,7 @@ def examine(place: Place) -> Iterator[Finding]:
             yield from _version(heard)
             yield _packets(bus, place, heard)
             yield _delay(seconds, "worker" if place.device is None else "device")
-            yield from _people(place, heard)
+            yield from _people(place, heard, owns_name=bool(seconds))
     except (BusError, ConfigurationError) as error:
         text = str(error).removeprefix("cannot reach the broker: ")
         do = next((advice for sign, advice in _ADVICE if sign in text), "host, port, network")
@@ -222,18 +222,28 @@ def _delay(seconds: dict[int, float], who: str) -> Finding:
     return ok("round trip", says)
 
 
-def _people(place: Place, heard: Heard) -> Iterator[Finding]:
-    """Look who is there: the agent itself, and the workers with the models they hold."""
+def _people(place: Place, heard: Heard, owns_name: bool) -> Iterator[Finding]:
+    """Look who is there: the agent itself, and the workers with the models they hold.
+
+    A broker grants any subscription and is silent about what may not be read. Who `owns_name`, and may send to itself
+    by it, may see both; of silence towards others nothing follows.
+    """
+    unseen = "or this account may not see it"
+    elsewhere = "look with the device's own account, or a monitor's"
     if place.device is not None and place.frame_bytes:
         if heard.state is not None and heard.state.state == "online":
             yield ok("agent", f"{place.site}/{place.device} is online with {printable(heard.state.model)}")
+        elif heard.state is None and not owns_name:
+            yield warn("agent", f"nothing is heard of {place.site}/{place.device}: not online, {unseen}", elsewhere)
         else:
             says = f"{place.site}/{place.device} is not online"
             yield warn("agent", says, "popexd agent run, or systemctl start popexd-agent")
     if not place.has_workers:
         return
     online = {name: state for name, state in heard.workers.items() if state.state == "online"}
-    if not online:
+    if not heard.workers and not owns_name:
+        yield warn("workers", f"none is heard of at site {place.site}: none online, {unseen}", elsewhere)
+    elif not online:
         says = f"none is online at site {place.site}"
         yield warn("workers", says, "popexd worker run; without one the device answers alone")
     for name, state in sorted(online.items()):

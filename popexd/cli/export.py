@@ -53,6 +53,7 @@ def export(
     experts = _checked(out, name, expert or [])
     if distort:
         cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
+    notes: list[str] = []
     with shared.bar(as_json) as progress:
         task = progress.add_task("reading", total=None)
         bundle = write_bundle(
@@ -64,7 +65,10 @@ def export(
             allowance=allowance,
             codec_frames=codec_frames,
             on_step=lambda step: progress.update(task, description=step),
+            on_note=notes.append,
         )
+    for note in notes:
+        typer.echo(note, err=True)
     summary = bundle.facts["validation"]
     if as_json:
         typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))

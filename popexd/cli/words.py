@@ -31,7 +31,10 @@ def lost(found: Loss) -> str:
     told = f"loses {share(found.share)}" if found.share > 0 else f"gains {share(-found.share)}"
     if not found.share:
         told = "loses nothing"
-    return f"{told} against the network's end on {found.samples} frames, at most {share(max(0, found.at_most))} (95 %)"
+    worst = f"at most {share(found.at_most)}"
+    if found.share < 0:
+        worst = f"at least {share(-found.at_most)}" if found.at_most <= 0 else f"or loses {worst}"
+    return f"{told} against the network's end on {found.samples} frames, {worst} (95 %)"
 
 
 def asked(accuracy: float, right: float, samples: int) -> str:

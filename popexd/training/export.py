@@ -59,19 +59,21 @@ def export(
     allowance: float = ALLOWANCE,
     codec_frames: int = 512,
     on_step: Progress | None = None,
+    on_note: Progress | None = None,
 ) -> Bundle:
     """Turn the checkpoint `source` into a bundle at `out`, whole or not at all.
 
     Temperatures, thresholds (see `choosing.reliable`) and, where frames of several quality classes are there, the
     estimator of these come from the tuning split; all that is reported is measured on the validation split. `cache` is
     the prepared data, by default where the checkpoint says; it may hold the same frames with other distortions.
-    `experts` are checkpoints of branches for a quality class, on the same backbone. Raises InputError.
+    `experts` are checkpoints of branches for a quality class, on the same backbone. `on_note` is told what the bundle
+    lacks, and why. Raises InputError.
     """
     say = on_step or (lambda step: None)  # noqa: ARG005 - a silent progress
     bundles.check_place(Path(out))
     trained = _opened(Path(source), cache, experts or {})
     say("quality of the frames")
-    estimator = _estimator(trained)
+    estimator = _estimator(trained, on_note)
     say("answers")
     tuning, validation = (_said(trained, split, estimator) for split in ("tuning", "validation"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -212,15 +214,23 @@ def frames_of(
     ).folder
 
 
-def _estimator(trained: _Trained) -> QualityEstimator | None:
-    """Fit the estimator to frames of the tuning split; None where they are all of one class."""
+def _estimator(trained: _Trained, note: Progress | None) -> QualityEstimator | None:
+    """Fit the estimator to frames of the tuning split; None where they are all of one class, or too few of one."""
     tuning, validation = trained.data.split("tuning"), trained.data.split("validation")
     names, counts = np.unique(quality_fit.visible(tuning.quality), return_counts=True)
-    if names.size < 2 or counts.min() < quality_fit.LEAST_FRAMES:
+    if names.size < 2:
         if trained.experts:
             raise InputError(
                 f"--expert: {trained.data.folder} holds {', '.join(names)}, expected frames of the experts' classes too"
             )
+        return None
+    few = [f"{count} {name}" for name, count in zip(names, counts, strict=True) if count < quality_fit.LEAST_FRAMES]
+    if few:
+        told = f"{', '.join(few)} among the frames to tune on, expected at least {quality_fit.LEAST_FRAMES} of a class"
+        if trained.experts:
+            raise InputError(f"--expert: {trained.data.folder}: {told}")
+        if note is not None:
+            note(f"no quality estimator and no classes: {told}")
         return None
     unknown = set(trained.experts) - {*names.tolist()}
     if unknown:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from popexd.evaluation.losses import NORMAL_90, NORMAL_95, bound, interval, paired
+from popexd.cli.words import lost
+from popexd.evaluation.losses import NORMAL_90, NORMAL_95, Loss, bound, interval, paired
 from popexd.evaluation.metrics import figures
 from popexd.evaluation.policy import Policy
 from tests.evaluation.tables import table
@@ -66,3 +67,17 @@ def test_the_interval_of_a_share_is_wilson_s() -> None:
         assert 0 <= low <= share <= high <= 1
         for end in {low, high} - {0.0, 1.0}:
             assert abs(share - end) == pytest.approx(1.95996398 * (end * (1 - end) / samples) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("share", "at_most", "told"),
+    [
+        (0.012, 0.02, "loses 1.2 % against the network's end on 50 frames, at most 2.0 % (95 %)"),
+        (0.0, 0.02, "loses nothing against the network's end on 50 frames, at most 2.0 % (95 %)"),
+        (-0.091, -0.0352, "gains 9.1 % against the network's end on 50 frames, at least 3.5 % (95 %)"),
+        (-0.01, 0.02, "gains 1.0 % against the network's end on 50 frames, or loses at most 2.0 % (95 %)"),
+    ],
+)
+def test_a_bound_is_told_as_what_it_is(share: float, at_most: float, told: str) -> None:
+    """Of a loss it is the most, of a gain the least, unless it may be a loss after all."""
+    assert lost(Loss(50, share, at_most)) == told

@@ -12,6 +12,7 @@ from PIL import Image
 
 from popexd import bundle as bundles
 from popexd.cli.main import main
+from popexd.evaluation import quality_fit
 from popexd.evaluation.outcomes import exit_logits
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -157,3 +158,22 @@ def test_the_bundle_says_how_it_was_trained(bundle: bundles.Bundle) -> None:
     assert facts["data"]["distort"] == "clear,blur-15,blur-65,noise-40"
     assert facts["largest_difference_to_torch"] < 1e-4
     assert str(bundle.folder.parent) not in json.dumps(bundle.facts)
+
+
+def test_too_few_frames_of_a_class_are_said_and_no_class_is_missed_in_silence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, runs: Path, stripes: Path, tmp_path: Path
+) -> None:
+    """With an expert one line says how many there are; without one a bundle without classes says why it has none."""
+    monkeypatch.setattr(quality_fit, "LEAST_FRAMES", 1000)
+    words = ["export", runs / "clear" / loop.BEST, "--out", tmp_path / "bundle", "--data", stripes]
+    words += ["--cache", tmp_path / "frames", "--distort", "clear,blur-15", "--codec-frames", "4"]
+    tuned = data.reopen(runs / "clear" / "data").split("tuning")
+    told = f"{len(tuned)} blurred, {len(tuned)} clear among the frames to tune on, expected at least 1000 of a class"
+    line = complaint(capsys, *words, "--expert", f"blurred={runs / 'blurred' / loop.BEST}")
+    assert line.endswith(f"--expert: {tmp_path / 'frames'}: {told}")
+    assert not (tmp_path / "bundle").exists()
+    # What is left is whole: the next command takes it up.
+    assert len(data.reopen(tmp_path / "frames").split("tuning")) == 2 * len(tuned)
+    run(*words)
+    assert capsys.readouterr().err.strip() == f"no quality estimator and no classes: {told}"
+    assert bundles.load(tmp_path / "bundle").quality is None

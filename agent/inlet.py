@@ -107,8 +107,10 @@ class Inlet:
             RequestPayload.from_bytes(message.payload or b"{}")
             _check_verb(verb)
         except MessageRejected as error:
-            log.warning("request.rejected", verb=verb[:40], reason=error.reason, **_asked(message, transaction))
-            return [ev.RequestRejected(verb, error.reason, error.detail[:200], transaction)]
+            asked = _asked(message, transaction)
+            detail = error.detail[:200]
+            log.warning("request.rejected", verb=verb[:40], reason=error.reason, detail=detail, **asked)
+            return [ev.RequestRejected(verb, error.reason, detail, transaction)]
         known = {name: value for name, value in fields.items() if name not in ("schema", "transaction")}
         asked = _asked(message, transaction)
         note = log.debug if verb == "status" else log.info

@@ -177,7 +177,6 @@ def brain_settings(config: AgentConfig, bundle: bundles.Bundle) -> Settings:
         planner_settings(config, bundle),
         probe_interval_seconds=config.probe.interval_seconds,
         probe_daily_bytes=config.probe.daily_bytes,
-        quantile=config.planner.quantile,
         metrics_window_seconds=config.metrics.window_seconds,
     )
 

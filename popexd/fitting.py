@@ -27,6 +27,7 @@ def planner_settings(config: AgentConfig, bundle: Bundle) -> PlannerSettings:
             min_agreement=given.min_agreement,
             deadline_seconds=given.deadline_seconds,
             dwell_seconds=given.dwell_seconds,
+            quantile=given.quantile,
             thresholds=dict(given.thresholds),
         )
         must_fit(settings, background.graph(bundle, _unmeasured(bundle), {}))

@@ -94,9 +94,7 @@ def carried_out(config: Any) -> None:
         assert timedelta(seconds=seconds) > timedelta(0)
     os.path.lexists(config.runtime.cache_folder)
     if isinstance(config, AgentConfig):
-        given = config.planner.model_dump()
-        del given["quantile"]
-        PlannerSettings(**given)
+        PlannerSettings(**config.planner.model_dump())
 
 
 @pytest.mark.parametrize(("kind", "section", "key"), KEYS, ids=lambda each: getattr(each, "__name__", each))

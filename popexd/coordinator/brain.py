@@ -24,7 +24,6 @@ class Settings:
     planner: PlannerSettings = field(default_factory=PlannerSettings)
     probe_interval_seconds: float = 30.0
     probe_daily_bytes: int = 50_000_000
-    quantile: float = 0.25
     metrics_window_seconds: float = 60.0
 
 
@@ -52,7 +51,7 @@ class Coordinator:
         chosen = settings or Settings()
         self._out: list[ev.Effect] = []
         planner = Planner(assemble, chosen.planner, boot, timer)
-        uplink = Uplink(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.quantile)
+        uplink = Uplink(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.planner.quantile)
         self.statistics = Statistics(chosen.metrics_window_seconds)
         self.world = World(planner, uplink, self._out)
         self.flow = Flow(self.world, self.statistics, self._out)
@@ -137,15 +136,17 @@ class Coordinator:
 
     def _reconfigured(self, event: ev.Reconfigured, now: float) -> None:
         chosen: Settings = event.settings
-        self.world.uplink.configure(chosen.probe_interval_seconds, chosen.probe_daily_bytes, chosen.quantile)
+        self.world.uplink.configure(chosen.probe_interval_seconds, chosen.probe_daily_bytes)
         self.statistics.window_seconds = chosen.metrics_window_seconds
         before = self.world.planner.settings
         try:
             self.world.adopt(chosen.planner, "configuration", now)
         except InputError as error:
             self.world.notice("settings.rejected", source="configuration", detail=str(error))
-        else:
-            self.world.notice("settings.changed", source="configuration", changed=before.changes(chosen.planner))
+            return
+        changed = before.changes(chosen.planner)
+        if changed:
+            self.world.notice("settings.changed", source="configuration", changed=changed)
 
     def _reply_rejected(self, event: ev.ReplyRejected, _now: float) -> None:
         self.statistics.replies_rejected[event.reason] += 1

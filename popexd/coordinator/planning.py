@@ -275,12 +275,20 @@ class Planner:
 
     @staticmethod
     def _moved(current: Decision, prediction: Prediction, uplink: Link | None) -> bool:
-        """Whether an unchanged plan is worth publishing again: what it takes, or the link, has moved by a fifth."""
-        before = current.network.get("device")
-        if before is None or uplink is None:
-            return (before is None) != (uplink is None)
-        pairs = [(current.prediction.seconds, prediction.seconds), (_typical(before), _typical(uplink))]
-        return any(abs(a - b) > max(0.2 * min(a, b), 0.001) for a, b in pairs)
+        """Whether an unchanged plan is worth publishing again: what it takes, the link or its exits have moved.
+
+        That is by a fifth; of the exits, a fifth of all frames that leave elsewhere.
+        """
+        before, told = current.network.get("device"), current.prediction
+        if (before is None) != (uplink is None):
+            return True
+        pairs = [(told.seconds, prediction.seconds)]
+        if before is not None and uplink is not None:
+            pairs.append((_typical(before), _typical(uplink)))
+        if any(abs(a - b) > max(0.2 * min(a, b), 0.001) for a, b in pairs):
+            return True
+        shares = prediction.exit_probabilities
+        return any(abs(share - shares.get(name, 0.0)) > 0.2 for name, share in told.exit_probabilities.items())
 
     def _enter(self, now: float) -> None:
         """Send frames the ways of the plans in force, and count their exits from here on."""

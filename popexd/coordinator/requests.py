@@ -20,14 +20,17 @@ def carry_out(brain: Coordinator, request: RequestReceived, now: float) -> Respo
         data = _data(brain, request, now)
     except InputError as error:
         brain.statistics.requests_rejected["value"] += 1
-        return _respond(request, error=str(error))
+        detail = str(error)[:_LONGEST_ERROR]
+        asked = {"transaction": request.transaction, "asked_by": request.asked_by}
+        brain.world.notice("request.rejected", verb=request.verb, reason="value", detail=detail, **asked)
+        return _respond(request, error=detail)
     return _respond(request, data=data)
 
 
 def _respond(request: RequestReceived, data: dict[str, Any] | None = None, error: str | None = None) -> Respond | None:
     if request.transaction is None:
         return None
-    return Respond(request.verb, request.transaction, data, error and error[:_LONGEST_ERROR])
+    return Respond(request.verb, request.transaction, data, error)
 
 
 def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str, Any]:
@@ -43,14 +46,17 @@ def _data(brain: Coordinator, request: RequestReceived, now: float) -> dict[str,
     if request.verb == "set":
         before = planner.settings
         world.adopt(before.updated(request.fields, planner.exits), "set", now)
-        asked = {"transaction": request.transaction, "asked_by": request.asked_by}
-        world.notice("settings.changed", **request.fields, changed=before.changes(planner.settings), **asked)
-        return asdict(planner.settings)
+        changed = before.changes(planner.settings)
+        if changed:
+            asked = {"transaction": request.transaction, "asked_by": request.asked_by}
+            world.notice("settings.changed", **request.fields, changed=changed, **asked)
+        return {**asdict(planner.settings), "infeasible": world.infeasible}
     decision = planner.decision
     return {
         "settings": asdict(planner.settings),
         "plan_id": decision.plan_id if decision is not None else None,
         "cut": decision.cut if decision is not None else None,
+        "infeasible": world.infeasible,
         "uplink": {
             "connected": world.uplink.connected,
             "usable": world.uplink.usable,

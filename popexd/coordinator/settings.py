@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -26,6 +27,7 @@ class PlannerSettings:
     min_agreement: float = 0.98
     deadline_seconds: float = 2.0
     dwell_seconds: float = 2.0
+    quantile: float = 0.25
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -34,10 +36,10 @@ class PlannerSettings:
         _one_of("objective", self.objective, OBJECTIVES)
         if self.min_accuracy is not None:
             _number("min_accuracy", self.min_accuracy, *BOUNDS["planner.min_accuracy"])
-        for key in ("min_agreement", "deadline_seconds", "dwell_seconds"):
+        for key in ("min_agreement", "deadline_seconds", "dwell_seconds", "quantile"):
             _number(key, getattr(self, key), *BOUNDS[f"planner.{key}"])
         if not isinstance(self.thresholds, Mapping):
-            raise InputError(f"thresholds: {self.thresholds!r}, expected a table of exit = threshold")
+            raise InputError(f"thresholds: {_said(self.thresholds)}, expected a table of exit = threshold")
         for name, value in self.thresholds.items():
             _number(f"thresholds.{name}", value, *BOUNDS["planner.thresholds"])
 
@@ -51,15 +53,15 @@ class PlannerSettings:
             InputError: an unknown key, exit or value; nothing is changed then.
 
         """
-        known = ("mode", "solver", "objective", "min_accuracy", "min_agreement", "deadline_seconds", "dwell_seconds")
+        known = [each.name for each in fields(self)]
         for key in given:
-            if key not in (*known, "thresholds"):
-                raise InputError(f"{key}: not a setting, expected one of {', '.join((*known, 'thresholds'))}")
+            if key not in known:
+                raise InputError(f"{key}: not a setting, expected one of {', '.join(known)}")
         thresholds = given.get("thresholds", {})
         before = self.thresholds if thresholds is not None else {}
         thresholds = {} if thresholds is None else thresholds
         if not isinstance(thresholds, Mapping):
-            raise InputError(f"thresholds: {thresholds!r}, expected a table of exit = threshold")
+            raise InputError(f"thresholds: {_said(thresholds)}, expected a table of exit = threshold")
         for name, value in thresholds.items():
             _one_of("thresholds", name, tuple(exits))
             if value is None:
@@ -80,11 +82,16 @@ class PlannerSettings:
         return {**values, **{f"thresholds.{name}": value for name, value in self.thresholds.items()}}
 
 
+def _said(value: object) -> str:
+    """Return a value as whoever sent it wrote it: these three are not spelt in JSON as in Python."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+
+
 def _one_of(key: str, value: object, expected: tuple[str, ...]) -> None:
     if value not in expected:
-        raise InputError(f"{key}: {value!r}, expected one of {', '.join(expected)}")
+        raise InputError(f"{key}: {_said(value)}, expected one of {', '.join(expected)}")
 
 
 def _number(key: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{key}: {value!r}, expected a number from {low:g} to {high:g}")
+        raise InputError(f"{key}: {_said(value)}, expected a number from {low:g} to {high:g}")

@@ -72,10 +72,9 @@ class Uplink:
         self.eager = False
         self._early_at = float("inf")
 
-    def configure(self, interval_seconds: float, daily_bytes: int, quantile: float) -> None:
+    def configure(self, interval_seconds: float, daily_bytes: int) -> None:
         """Go on with other settings; what was measured stays."""
         self.interval_seconds = interval_seconds
-        self.estimator.quantile = quantile
         if daily_bytes != self.budget.daily_bytes:
             spent = self.budget.spent
             self.budget = ByteBudget(daily_bytes)

@@ -94,7 +94,20 @@ class World:
 
         """
         self.planner.adopt(settings)
+        self.uplink.estimator.quantile = settings.quantile
         self.consider(reason, now, forced=True)
+        if self.planner.infeasible is None and self.infeasible is not None:
+            self.notice("plan.infeasible", detail=self.infeasible)
+
+    @property
+    def infeasible(self) -> str | None:
+        """Why what is asked for is not in force, None where it is: it cannot be kept, or a pinned tier is not there."""
+        made, mode = self.planner.decision, self.planner.settings.mode
+        if self.planner.infeasible is not None or made is None or mode == "auto":
+            return self.planner.infeasible
+        if max(made.plan.tiers.values()).label == mode:
+            return None
+        return f"mode: {mode} is not in force: no worker of that tier is within reach, so the device does it all"
 
     # ------------------------------------------------------------------------------------------ the uplink
 

@@ -84,14 +84,18 @@ class Drift:
         self._seen: dict[str, deque[_Seen]] = {name: deque(maxlen=WINDOW) for name in table.exits}
         self._qualities: deque[tuple[str, Hashable]] = deque(maxlen=WINDOW)
         self._scenes = Scenes()
-        self._last_scene: dict[str, int] = {}
+        self._last_scenes: dict[str, dict[str, int]] = {}
         self._drifting: set[tuple[str, str | None]] = set()
 
     def looked(self, quality: str, camera: str = "") -> None:
-        """Take in the image-quality class of a frame; as far as is known it shows what the one before it showed."""
+        """Take in the image-quality class of a frame; as far as is known it shows what the one before it showed.
+
+        That is what every exit saw last: scenes that one of them tells apart are two, for one that is sure of all that
+        it sees takes quite different frames for one scene.
+        """
         if quality in self._classes:
-            scene = self._last_scene.get(camera)
-            self._qualities.append((quality, self._scenes.another() if scene is None else scene))
+            scenes = self._last_scenes.get(camera)
+            self._qualities.append((quality, tuple(sorted(scenes.items())) if scenes else self._scenes.another()))
 
     def said(
         self,
@@ -114,9 +118,9 @@ class Drift:
         rank = reference.rank(certainty)
         excess = (rank <= _LEVELS) - reference.below
         scene = self._scenes.number((camera, exit_name), label, certainty)
-        if len(self._last_scene) >= _MOST_REFERENCES and camera not in self._last_scene:
-            self._last_scene.clear()
-        self._last_scene[camera] = scene
+        if len(self._last_scenes) >= _MOST_REFERENCES and camera not in self._last_scenes:
+            self._last_scenes.clear()
+        self._last_scenes.setdefault(camera, {})[exit_name] = scene
         self._seen[exit_name].append(_Seen(excess, left, reference.leaving, certainty, reference.certainty, scene))
 
     def _reference(
@@ -151,7 +155,8 @@ class Drift:
     def figures(self) -> dict[str, Any]:
         """Return live and expected figures, by exit and by image-quality class."""
         exits = {name: self._exit(name) for name, seen in self._seen.items() if seen}
-        return {"exits": exits, "quality": self._mix(), "drifting": sorted(self._names())}
+        looks = {"quality_scenes": self._looks()} if self._qualities else {}
+        return {"exits": exits, "quality": self._mix(), **looks, "drifting": sorted(self._names())}
 
     def _names(self) -> Iterable[str]:
         return (signal if name is None else f"{signal} {name}" for signal, name in self._drifting)
@@ -176,6 +181,9 @@ class Drift:
             name: {"share": counts[name] / total, "expected_share": expected} for name, expected in self._shares.items()
         }
 
+    def _looks(self) -> float:
+        return effective_number(scenes for _, scenes in self._qualities)
+
     def changes(self) -> list[Change]:
         """Return the drifts that came or went since this was asked last."""
         found: list[Change] = []
@@ -191,7 +199,7 @@ class Drift:
         if len(self._qualities) >= FEWEST:
             mix = self._mix()
             distance = sum(abs(each["share"] - each["expected_share"]) for each in mix.values()) / 2
-            looks = effective_number(scene for _, scene in self._qualities)
+            looks = self._looks()
             chance = mix_by_chance(self._shares.values(), looks)
             told = {"distance": distance, "scenes": looks, "classes": mix}
             self._follow(found, "quality", None, distance, chance, told)

@@ -196,6 +196,7 @@ class DriftFigures(BaseModel):
 
     exits: dict[str, ExitDrift] = Field(default_factory=dict)
     quality: dict[str, QualityShare] = Field(default_factory=dict)
+    quality_scenes: float | None = Field(default=None, description="how many independent frames these shares are of")
     drifting: list[str] = Field(default_factory=list)
 
 

@@ -53,4 +53,5 @@ def test_a_refused_request_is_logged_too(inlet: Inlet) -> None:
         inlet.request(request("dance", ("client", "boss"), transaction=7))
 
     (line,) = [line for line in lines if line["event"] == "request.rejected"]
+    assert "'dance'" in line["detail"]
     assert (line["log_level"], line["reason"], line["asked_by"], line["transaction"]) == ("warning", "verb", "boss", 7)

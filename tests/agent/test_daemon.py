@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from agent.compute import Compute
 from agent.daemon import Daemon
@@ -15,7 +17,7 @@ from agent.render import status
 from agent.runtime import Agent
 from popexd.bundle import load
 from popexd.config import Limits, as_toml, load_agent
-from popexd.coordinator.events import Run, RunDone, RunFailed
+from popexd.coordinator.events import Notice, RequestReceived, Run, RunDone, RunFailed
 from popexd.errors import ConfigurationError, InputError
 from popexd.lab.conveyor import scene
 from popexd.runtime.segments import SegmentRunner, Tensors
@@ -106,6 +108,21 @@ def test_a_bad_file_changes_nothing(daemon: Daemon, tmp_path: Path, text: str, s
     with pytest.raises((ConfigurationError, InputError), match=said):
         daemon.reload()
     assert daemon.agent.config is before
+
+
+def test_what_an_operator_has_to_see_is_logged_as_a_warning(daemon: Daemon) -> None:
+    """`journalctl -p warning` shows what was refused, why and to whom, and that frames are not what they were."""
+    loop = daemon.agent.loop
+    with capture_logs() as lines:
+        for effect in loop.brain.handle(RequestReceived("set", None, {"mode": "nope"}, "boss"), time.monotonic()):
+            assert isinstance(effect, Notice)
+            loop._notice(effect, time.monotonic())
+        loop._notice(Notice("drift.detected", {"signal": "quality"}), time.monotonic())
+
+    refused, drift = (line for line in lines if line["event"] in ("request.rejected", "drift.detected"))
+    assert (refused["log_level"], refused["verb"], refused["asked_by"]) == ("warning", "set", "boss")
+    assert "nope" in refused["detail"]
+    assert drift["log_level"] == "warning"
 
 
 def test_the_status_line_has_shares_of_what_was_answered_between_two_reports() -> None:

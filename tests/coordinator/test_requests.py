@@ -54,6 +54,43 @@ def test_a_bad_setting_is_refused_whole(fields: dict[str, Any]) -> None:
     assert bench.counts["requests"] == {"rejected": 1, "by_reason": {"value": 1}}
 
 
+def test_a_refusal_is_told_with_its_reason_and_who_asked() -> None:
+    """Whether anybody waits for a response or not; JSON's null is called null, and nothing says that it was set."""
+    bench = Bench()
+    bench.tell(ev.RequestReceived("set", None, {"mode": None}, "boss"))
+    (told,) = bench.notices("request.rejected")
+    assert (told["verb"], told["asked_by"], told["transaction"]) == ("set", "boss", None)
+    assert told["detail"].startswith("mode: null, expected one of auto, ")
+    assert not bench.notices("settings.changed")
+
+
+def test_what_changes_nothing_is_not_told() -> None:
+    """Neither an empty request, nor what is as it was, nor the same file again."""
+    bench = Bench()
+    for fields in ({}, {"thresholds": None}, {"mode": "auto"}):
+        answer = bench.asked("set", **fields)
+        assert answer is not None
+        assert answer.error is None
+    bench.tell(ev.Reconfigured(Settings()))
+    assert not bench.notices("settings.changed")
+
+
+def test_a_pin_that_is_not_in_force_says_so() -> None:
+    """In the response, in the status, and as an event; not any more once the tier is there."""
+    bench = Bench()
+    answer = bench.asked("set", mode="cloud")
+    assert answer is not None
+    assert answer.data is not None
+    assert "cloud is not in force" in answer.data["infeasible"]
+    assert bench.notices("plan.infeasible") == [{"detail": answer.data["infeasible"]}]
+    bench.connected().measured().wait(3.0)
+    status = bench.asked("status")
+    assert status is not None
+    assert status.data is not None
+    assert status.data["infeasible"] is None
+    assert len(bench.notices("plan.infeasible")) == 1
+
+
 def test_settings_are_checked_on_construction() -> None:
     """A configuration cannot hold what a request could not set."""
     with pytest.raises(InputError, match="mode"):
@@ -99,7 +136,6 @@ def test_null_takes_thresholds_back() -> None:
     assert [told["changed"] for told in bench.notices("settings.changed")] == [
         {"thresholds.b1": {"from": None, "to": 0.5}, "thresholds.b2": {"from": None, "to": 0.6}},
         {"thresholds.b1": {"from": 0.5, "to": None}},
-        {},
         {"min_accuracy": {"from": None, "to": 0.5}, "thresholds.b2": {"from": 0.6, "to": None}},
     ]
 
@@ -165,13 +201,14 @@ def test_a_configuration_read_again_is_in_force_at_once() -> None:
     """Planner, probing and metrics; what was measured stays."""
     bench = Bench().offloading()
     link = bench.brain.world.uplink.link
-    bench.tell(ev.Reconfigured(Settings(PlannerSettings(mode="device"), 5.0, 1_000, 0.5, 30.0)))
+    bench.tell(ev.Reconfigured(Settings(PlannerSettings(mode="device", quantile=0.5), 5.0, 1_000, 30.0)))
     assert bench.decision.cut == "output"
     assert bench.brain.world.uplink.link is not None
     assert link is not None
     assert bench.brain.world.uplink.link.round_trip_seconds == link.round_trip_seconds
     assert bench.counts["window_seconds"] == 30.0
-    changed = {"mode": {"from": "auto", "to": "device"}}
+    changed = {"mode": {"from": "auto", "to": "device"}, "quantile": {"from": 0.25, "to": 0.5}}
+    assert bench.brain.world.uplink.estimator.quantile == 0.5
     assert bench.notices("settings.changed") == [{"source": "configuration", "changed": changed}]
 
 

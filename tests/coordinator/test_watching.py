@@ -53,6 +53,23 @@ def test_frames_of_which_no_exit_is_sure_are_told_as_drift() -> None:
     assert drifts(bench.tell(ev.Due("metrics"))) == set()
 
 
+def test_the_decision_follows_live_exit_shares_though_nobody_else_is_there() -> None:
+    """The plan stays, there is no other; what is published of it is what is expected now."""
+    bench = Bench(mode="device")
+    before = bench.decision
+    asked = next(branch for branch in ("b1", "b2") if before.plan.runs(branch))
+    expected = before.prediction.exit_probabilities[asked]
+    answered(bench, FEWEST, said=0.1)
+    bench.log.clear()
+    bench.tell(ev.Due("replan"), after=5.0)
+    (told,) = bench.decided()
+    assert (told.plan, told.plan_id) == (before.plan, before.plan_id)
+    assert told.prediction.exit_probabilities[asked] < 0.5 * expected
+    bench.log.clear()
+    bench.tell(ev.Due("replan"), after=2.0)
+    assert not bench.decided()
+
+
 def test_frames_like_the_samples_are_told_of_in_the_metrics_only() -> None:
     """As many sure and unsure ones as in the table: shares as expected, and no event."""
     bench = Bench(mode="device")

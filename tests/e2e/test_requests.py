@@ -72,6 +72,7 @@ def test_replan_names_the_plan_in_force(site: Site) -> None:
         ("min_agreement", 0.9),
         ("deadline_seconds", 3),
         ("dwell_seconds", 0.5),
+        ("quantile", 0.5),
         ("thresholds", {"b1": 0.5}),
     ],
 )

@@ -178,6 +178,17 @@ def test_one_scene_for_minutes_is_no_drift(value: float, noise: float) -> None:
     assert figures["scenes"] < 5
 
 
+def test_one_scene_is_one_look_at_the_mix_too() -> None:
+    """Though several exits look at it, each saying a little more or less with every frame."""
+    drift, dice = Drift(table()), np.random.default_rng(7)
+    for _ in range(WINDOW):
+        drift.looked(BLURRED, "belt")
+        for name in ("b1", FINAL):
+            drift.said(name, 0.5 + 0.02 * dice.normal(), name == FINAL, [("b1", 0.8)], BLURRED, "belt", 0)
+    assert drift.figures()["quality_scenes"] < 5
+    assert drift.changes() == []
+
+
 def test_a_scene_between_two_classes_is_one_scene_or_two() -> None:
     """It is taken now for one and now for the other."""
     drift, dice = Drift(table()), np.random.default_rng(1)
@@ -219,10 +230,22 @@ def test_a_camera_that_shows_one_scene_does_not_hide_another_that_does_not() -> 
     assert ("confidence", "b1") in {(change.signal, change.exit) for change in drift.changes() if change.detected}
 
 
+def test_a_mix_is_told_though_one_exit_takes_all_that_it_sees_for_one_scene() -> None:
+    """A later exit is sure of everything; the first one tells frames apart, and so do the figures."""
+    drift, dice = Drift(table()), np.random.default_rng(6)
+    for _ in range(WINDOW):
+        drift.looked(BLURRED, "belt")
+        drift.said("b1", 0.6 * dice.random(), False, [("b1", 0.8)], BLURRED, "belt", dice.integers(LABELS))
+        drift.said(FINAL, 0.99, True, [("b1", 0.8)], BLURRED, "belt", 0)
+    assert drift.figures()["exits"][FINAL]["scenes"] == 1
+    assert drift.figures()["quality_scenes"] > 40
+    assert ("quality", None) in {(change.signal, change.exit) for change in drift.changes()}
+
+
 def test_names_of_cameras_without_end_are_not_remembered_without_end() -> None:
     """They are free to invent."""
     drift = Drift(table())
     for number in range(5_000):
         drift.said("b1", 0.5, False, [("b1", 0.8)], CLEAR, f"c{number}", 0)
     assert len(drift._scenes._recent) <= 256
-    assert len(drift._last_scene) <= 256
+    assert len(drift._last_scenes) <= 256

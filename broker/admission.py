@@ -85,7 +85,7 @@ def init(
 def add(
     kind: Annotated[Kind, typer.Argument(help="What it is for.")],
     name: Annotated[str, typer.Argument(help="The device's, worker's or camera's name in topics.")],
-    tier: Annotated[TierChoice, typer.Option(help="A worker's.")] = TierChoice.cloud,
+    tier: Annotated[TierChoice | None, typer.Option(help="A worker's; default: cloud.")] = None,
     device: Annotated[
         list[str] | None, typer.Option(help="The only device a camera, monitor or operator is for; repeatable.")
     ] = None,
@@ -100,10 +100,12 @@ def add(
     place = BrokerFolder(folder or default_folder())
     if (device and kind in (Kind.device, Kind.worker)) or (camera and kind is not Kind.camera):
         raise InputError(f"--device and --camera say little of a {kind.value}, expected them with a camera or monitor")
+    if tier is not None and kind is not Kind.worker:
+        raise InputError(f"--tier says little of a {kind.value}, expected it with a worker")
     user = User(
         name,
         cast(Role, "agent" if kind is Kind.device else kind.value),
-        tier.value if kind is Kind.worker else None,
+        (tier or TierChoice.cloud).value if kind is Kind.worker else None,
         tuple(device or ()),
         tuple(camera or ()),
     )

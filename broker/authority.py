@@ -7,6 +7,7 @@ writes a file; certificates and keys go in and out as PEM.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,8 @@ AUTHORITY_DAYS = 7300
 CERTIFICATE_DAYS = 730
 # A board without a clock of its own comes up in the past; what was signed today is good from yesterday.
 _BACKDATED = timedelta(days=1)
+_LONGEST_NAME = 253
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")  # with _, as machines are called at home
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +142,9 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError as error:
-        raise ConfigurationError(f"--name {host}: {error}, expected a host name or an address") from error
+    if len(host) > _LONGEST_NAME or not all(_LABEL.fullmatch(label) for label in host.split(".")):
+        raise ConfigurationError(f"--name {host!r}: expected a host name or an address")
+    return x509.DNSName(host)
 
 
 def _pair(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Pair:

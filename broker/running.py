@@ -117,9 +117,19 @@ def _serve(service: Runnable, asked: Asked, backoff: Backoff) -> None:
     settled_at = time.monotonic() + _SETTLED_SECONDS
     while not asked.within(LOOK_SECONDS):
         if (status := service.broker.wait(0)) is not None:
-            raise BusError(f"mosquitto ended with status {status}: {service.broker.last_words}")
+            raise BusError(_ended(status, service.broker))
         service.look()
         if time.monotonic() >= settled_at:
             backoff.settled()
             settled_at = math.inf
     backoff.settled()
+
+
+def _ended(status: int, broker: Broker) -> str:
+    if status >= 0:
+        return f"mosquitto ended with status {status}: {broker.last_words}"
+    try:
+        name = f" ({signal.Signals(-status).name})"
+    except ValueError:  # a real-time signal
+        name = ""
+    return f"mosquitto was killed by signal {-status}{name}"

@@ -348,7 +348,8 @@ class _Connection:
             self.broker_code = code.value
             self.reason = f"{self._settings.address}: the broker ended the connection: {code}"
         elif not self.reason and not self._accepted:
-            self.reason = f"{self._settings.address}: the connection closed before an answer; is it an MQTT 5 broker?"
+            asks = "is it an MQTT 5 broker, or does it want TLS, or a valid client certificate?"
+            self.reason = f"{self._settings.address}: the connection closed before an answer; {asks}"
         elif not self.reason and code.getName() == "Keep alive timeout":
             self.reason = f"{self._settings.address}: nothing heard within the keepalive time"
         elif not self.reason and code.getName() == "Protocol error":

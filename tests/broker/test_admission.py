@@ -236,6 +236,7 @@ def test_renewing_keeps_the_password(folder: Path) -> None:
         (("add", "device", "workers"), "reserved"),
         (("add", "monitor", "pi"), "is taken"),
         (("add", "worker", "w", "--camera", "c"), "say little of a worker"),
+        (("add", "monitor", "m4", "--tier", "edge"), "--tier says little of a monitor"),
         (("add", "monitor", "new", "--bundle", "/nowhere/at/all.tar"), "no such folder"),
         (("add", "monitor", "new", "--bundle", "/dev/null"), "is there already"),
         (("add", "monitor", "new", "--bundle", "/proc/new.tar"), "expected a place for the bundle"),
@@ -257,6 +258,16 @@ def test_what_cannot_be_done_is_one_line(folder: Path, words: tuple[str, ...], e
     assert expected in process.stderr
     assert process.stderr.count("\n") == 1
     assert (folder / "broker.json").read_text() == before
+
+
+@pytest.mark.parametrize("name", ["bad name/..", "a..b", "", "-a.local", "a" * 64, "b.*", "ü.local"])
+def test_a_name_that_no_client_could_call_is_refused(tmp_path: Path, name: str) -> None:
+    """Names of machines and addresses only; nothing is set up."""
+    process = run("init", "--folder", tmp_path, "--name", name)
+
+    assert process.returncode == 2
+    assert process.stderr == f"popexd: --name {name!r}: expected a host name or an address\n"
+    assert not any(tmp_path.iterdir())
 
 
 def test_without_a_broker_set_up_it_says_so(tmp_path: Path) -> None:

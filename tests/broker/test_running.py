@@ -83,6 +83,18 @@ def test_a_mosquitto_that_is_asked_to_end_first_did_not_fail() -> None:
     assert ended(process) == (0, "", "")
 
 
+def test_a_mosquitto_that_was_killed_says_no_last_words() -> None:
+    """What it logged before has nothing to do with it."""
+    process = run_command("run", "--port", "0")
+    assert process.stdout is not None
+    process.stdout.readline()
+    (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+    os.kill(int(child), signal.SIGKILL)
+
+    assert ended(process) == (1, "", "popexd: mosquitto was killed by signal 9 (SIGKILL)\n")
+
+
 def test_starts_that_fail_are_counted_and_waited_for(tmp_path: Path) -> None:
     """As a service: the next start waits and says so; a signal ends the waiting, which is no failure."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager, Broker() as taken:

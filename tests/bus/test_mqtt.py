@@ -174,7 +174,7 @@ def test_the_broker_may_be_absent_at_the_start(connect: Connect) -> None:
     [
         (Answer(b"\x20\x02\x00\x01"), "does not speak MQTT 5"),
         (Answer(b"\x20\x03\x00\x84\x00"), "does not speak MQTT 5"),
-        (Answer(b"", closes=True), "is it an MQTT 5 broker"),
+        (Answer(b"", closes=True), "is it an MQTT 5 broker, or does it want TLS, or a valid client certificate"),
         (Answer(b"\x20\x02\x00\x00"), "is it an MQTT 5 broker"),
         (Answer(b"HTTP/1.1 400 Bad Request\r\n" + b"x" * 200, closes=True), "."),
         (Answer(b"\x20\x03\x00\x86\x00"), "refuses us: Bad user name or password"),

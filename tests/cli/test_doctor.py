@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -139,6 +140,21 @@ def test_a_worker_with_another_model_and_a_plan_that_does_not_fit_are_told(exami
     assert found.the("workers")["level"] == "warn"
     assert "000000000000" in found.the("workers")["says"]
     assert BUNDLE.fingerprint[:12] in found.the("workers")["says"]
+
+
+def test_every_classs_plan_counts_by_the_most_that_it_may_send(examine: Any) -> None:
+    """Compressed bytes differ from frame to frame: whole they must fit as well, and so must each class's plan."""
+    table = BUNDLE.codecs["pool5"]
+    small, large = decision("fc7", "q2"), json.loads(decision("pool5", "q8+zstd"))
+    plan = {key: large[key] for key in ("cut", "tiers", "exits", "codec", "predicted")} | {"share": 0.5}
+    both = json.dumps({**json.loads(small), "by_quality": {"blurred": plan}}).encode()
+    limit = 3_000
+    assert table["q8+zstd"]["bytes"] + 700 < limit < table["q8"]["bytes"]
+    with Broker(settings=BrokerSettings(max_packet_bytes=limit)) as broker, told(broker.port, pi__decision=both):
+        found = examine("--port", broker.port)
+
+    assert found.the("packet limit")["level"] == "warn"
+    assert "about 1.8 kB, at most 4.9 kB: a larger one" in found.the("packet limit")["says"]
 
 
 def test_a_frame_larger_than_the_brokers_limit_is_a_warning(examine: Any) -> None:

@@ -16,7 +16,8 @@ from popexd.cli import connection
 from popexd.cli.words import milliseconds, printable
 from popexd.config import Broker
 from popexd.errors import BusError, ConfigurationError, MessageRejected
-from popexd.protocol.messages import AgentState, DecisionPayload, WorkerState
+from popexd.protocol.codec import is_image_codec
+from popexd.protocol.messages import AgentState, DecisionPayload, QualityPlan, WorkerState
 from popexd.protocol.tensors import ENVELOPE_BYTES
 from popexd.protocol.topics import DeviceTopics, SiteTopics
 
@@ -31,12 +32,12 @@ _ECHO_SECONDS = 3.0
 _WAITING_SECONDS = 0.025
 
 _ADVICE = (
+    ("closed before an answer", "see the broker's log: TLS on one side only, a missing or void certificate, no MQTT 5"),
     ("refuses us", "name, password or access list: popexd broker list on its machine"),
     ("Connection refused", "no broker there: systemctl status mosquitto; host and port"),
     ("expected a pair", "cert_file and key_file must belong together: bring both over again"),
     ("certificate", "ca_file must be that of the broker's authority, and host a name in its certificate"),
     ("MQTT 5", "install Mosquitto 2.0 or newer; with TLS on one side only it looks the same"),
-    ("closed before an answer", "TLS on one side only, or a certificate is refused: see the broker's log"),
 )
 
 
@@ -69,7 +70,7 @@ class Place:
     """A connection to look at: its name in the configuration, how to reach it, and what to expect there.
 
     `device` is None for a worker's; its account may send `echo`, out and back, to itself; `frame_bytes` is 0 where no
-    frames come this way.
+    frames come this way, whereas `input_bytes` is what a frame may have wherever it came in.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Place:
     bundles: tuple[Bundle, ...]
     frame_bytes: int
     has_workers: bool
+    input_bytes: int = 0
 
 
 def examine(place: Place) -> Iterator[Finding]:
@@ -185,27 +187,43 @@ def _version(heard: Heard) -> Iterator[Finding]:
 
 def _packets(bus: Bus, place: Place, heard: Heard) -> Finding:
     limit = bus.max_packet_bytes
-    planned = [each for bundle in place.bundles for each in _planned(bundle, heard.decision)]
-    sends = f", the plan in force sends {sized(max(planned))}" if planned else ""
+    planned = [each for bundle in place.bundles for each in _planned(bundle, heard.decision, place.input_bytes)]
+    usual = max((each for each, _ in planned), default=0.0)
+    largest = max((most for _, most in planned), default=0.0)
+    sends = f", the plan in force sends about {sized(usual)}, at most {sized(largest)}" if planned else ""
     if limit is None:
         return ok("packet limit", f"none{sends}")
     do = f"set max_packet_size in the broker's configuration, to {place.frame_bytes * 3 // 2 + 1024} for any frame"
-    if planned and max(planned) > limit:
+    if usual > limit:
         return fail("packet limit", f"{sized(limit)}{sends}", do)
+    if largest > limit:
+        return warn("packet limit", f"{sized(limit)}{sends}: a larger one is answered by the device alone", do)
     if place.frame_bytes > limit:
         says = f"{sized(limit)}{sends}; a frame may have {sized(place.frame_bytes)}, a larger one is lost"
         return warn("packet limit", says, f"{do}, or lower limits.frame_bytes")
     return ok("packet limit", f"{sized(limit)}{sends}")
 
 
-def _planned(bundle: Bundle, decision: DecisionPayload | None) -> Iterator[float]:
-    """Yield the bytes of what the plan in force ships, from the bundle's codec table."""
-    if decision is None or decision.codec is None:
+def _planned(bundle: Bundle, decision: DecisionPayload | None, input_bytes: int) -> Iterator[tuple[float, float]]:
+    """Yield, for the plan in force and each quality class's, the bytes of the device's message: on average, at most.
+
+    From the bundle's codec table. Compressed is at most as large as uncompressed, an image smaller than its values in
+    float32, and a camera's own file may have `input_bytes`.
+    """
+    if decision is None:
         return
-    for cut in [decision.cut] if isinstance(decision.cut, str) else decision.cut:
-        entry = bundle.codecs.get(cut, {}).get(decision.codec)
-        if entry is not None:
-            yield entry["bytes"] + ENVELOPE_BYTES
+    plans: list[DecisionPayload | QualityPlan] = [decision, *decision.by_quality.values()]
+    for plan in plans:
+        codec, cuts = plan.codec, plan.cuts.get("device") or ([plan.cut] if isinstance(plan.cut, str) else plan.cut)
+        tables = [bundle.codecs.get(cut, {}) for cut in cuts]
+        if codec is None or not all(codec in table for table in tables):
+            continue
+        usual = sum(table[codec]["bytes"] for table in tables)
+        whole = "f32" if is_image_codec(codec) else codec.removesuffix("+zstd")
+        most = sum(max(table[each]["bytes"] for each in (codec, whole) if each in table) for table in tables)
+        if codec == "camera":
+            most = max(most, input_bytes)
+        yield usual + ENVELOPE_BYTES * len(cuts), most + 2 * ENVELOPE_BYTES * len(cuts)
 
 
 def _delay(seconds: dict[int, float], who: str) -> Finding:

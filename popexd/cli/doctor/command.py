@@ -86,9 +86,12 @@ def _places(
     device, frames = config.mqtt.device, config.limits.frame_bytes
     own = DeviceTopics(mqtt.site, device)
     echo = own.echo("out"), own.echo("back")
-    yield brokers.Place("mqtt", mqtt, mqtt.site, device, echo, bundles, frames, has_workers=config.uplink is None)
+    alone = config.uplink is None
+    yield brokers.Place("mqtt", mqtt, mqtt.site, device, echo, bundles, frames, alone, input_bytes=frames)
     if config.uplink is not None:
-        yield brokers.Place("uplink", config.uplink, mqtt.site, device, echo, bundles, 0, has_workers=True)
+        yield brokers.Place(
+            "uplink", config.uplink, mqtt.site, device, echo, bundles, 0, has_workers=True, input_bytes=frames
+        )
 
 
 def _show(console: Console, finding: Finding) -> None:

@@ -45,7 +45,7 @@ def configuration(path: Path | None) -> tuple[Config | None, Finding]:
         kind = _kind(path)
         config: Config = load_worker(path) if kind == "worker" else load_agent(path)
     except ConfigurationError as error:
-        return None, fail("configuration", str(error), "examples/ shows every key; popexd agent check says more")
+        return None, fail("configuration", str(error), "examples/ shows every key")
     if path is None:
         return config, ok("configuration", "none given, the defaults apply")
     mode = path.stat().st_mode

@@ -18,6 +18,7 @@ def run(config: ConfigFile = None) -> None:
     """Run the daemon until SIGTERM or SIGINT, then answer what is owed and stop; SIGHUP reads the file again."""
     from popexd import config as settings
     from popexd import logs
+    from popexd.fitting import from_file
     from popexd.service import Service
 
     from .daemon import Daemon
@@ -28,7 +29,8 @@ def run(config: ConfigFile = None) -> None:
     def made() -> Daemon:
         told = settings.load_agent(config)
         logs.configure(told.log.level, told.log.format)
-        return Daemon(Agent(told, on_failure=service.stop), config)
+        with from_file(config):
+            return Daemon(Agent(told, on_failure=service.stop), config)
 
     if not service.run(made):
         raise typer.Exit(1)
@@ -40,11 +42,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Validate the configuration and print it as it is in force, secrets masked."""
-    from popexd import bundle
     from popexd import config as settings
-    from popexd.fitting import planner_settings
+    from popexd.fitting import bundle_of, from_file, planner_settings
 
     told = settings.load_agent(config)
-    planner_settings(told, bundle.load(told.model.bundle))
+    with from_file(config):
+        planner_settings(told, bundle_of(told))
     tables = settings.masked(told)
     typer.echo(json.dumps(tables, indent=2) if as_json else settings.as_toml(tables), nl=as_json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from popexd import config as settings
 from popexd import logs
 from popexd.changes import changes, merged
+from popexd.fitting import bundle_of, from_file, planner_settings
 from popexd.logs import get_logger
 from popexd.service import Pulse
 
@@ -31,7 +32,8 @@ class Daemon:
 
     def start(self) -> None:
         """Return once frames can be answered."""
-        self.agent.start()
+        with from_file(self._path):
+            self.agent.start()
 
     def stop(self) -> bool:
         """Answer what is owed and end; tell whether all of it was answered."""
@@ -65,7 +67,10 @@ class Daemon:
         """
         told = settings.load_agent(self._path)
         found = changes(self.agent.config, told)
-        self.agent.reconfigure(merged(self.agent.config, told))
+        with from_file(self._path):
+            if told.model != self.agent.config.model:
+                planner_settings(told, bundle_of(told))  # the next start is to have no surprise
+            self.agent.reconfigure(merged(self.agent.config, told))
         logs.configure(told.log.level, told.log.format)
         log.info("configuration.reloaded", changed=",".join(found.live), needs_restart=",".join(found.waiting))
         return found.note

@@ -18,7 +18,7 @@ from popexd.bus.mqtt import MqttBus
 from popexd.config import AgentConfig, Broker
 from popexd.coordinator import events as ev
 from popexd.coordinator.brain import Coordinator, Settings
-from popexd.fitting import planner_settings
+from popexd.fitting import bundle_of, planner_settings
 from popexd.logs import get_logger
 from popexd.plan import Tier
 from popexd.profile import LayerGraph
@@ -47,7 +47,7 @@ class Agent:
     a worker that is not there is no reason to wait. `on_failure` is called when the loop fails: the agent can only end.
 
     Raises:
-        ConfigurationError, BundleError: from the constructor or `start`; nothing runs then.
+        ConfigurationError: from the constructor or `start`; nothing runs then.
 
     """
 
@@ -60,7 +60,7 @@ class Agent:
         self.config = config
         self.topics = DeviceTopics(config.mqtt.site, config.mqtt.device)
         self.boot = secrets.token_hex(4)
-        self.bundle = bundles.load(config.model.bundle)
+        self.bundle = bundle_of(config)
         self._since = datetime.now(UTC)
         self.buses = (buses or mqtt_buses)(config, Will(self.topics.state, self._state("offline", "connection lost")))
         self._on_failure = on_failure

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
-from popexd.bundle import Bundle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from popexd.bundle import Bundle, load
 from popexd.config import AgentConfig
 from popexd.coordinator.choosing import must_fit
 from popexd.coordinator.settings import PlannerSettings
-from popexd.errors import ConfigurationError, InputError
+from popexd.errors import BundleError, ConfigurationError, InputError
 from popexd.runtime import background
+
+
+@contextmanager
+def from_file(path: Path | None) -> Iterator[None]:
+    """Have an error say of which file it is.
+
+    Raises:
+        ConfigurationError: instead of one that names the key only.
+
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}" if path else str(error)) from error
+
+
+def bundle_of(config: AgentConfig) -> Bundle:
+    """Load the bundle that is named.
+
+    Raises:
+        ConfigurationError: there is no such, or it is damaged; the line names the key.
+
+    """
+    try:
+        return load(config.model.bundle)
+    except BundleError as error:
+        raise ConfigurationError(f"model.bundle: {error}") from error
 
 
 def planner_settings(config: AgentConfig, bundle: Bundle) -> PlannerSettings:

@@ -107,9 +107,30 @@ def test_check_and_start_agree(
         with pytest.raises(ConfigurationError) as refused:
             agent.start()
         assert str(refused.value) in line
+        assert f"{path}: planner." in line
     else:
         agent.start()
         assert agent.stop()
+
+
+def test_a_bundle_that_is_not_there_is_told_with_file_and_key(
+    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the check, by the start, and by a reload, which changes nothing: the restart would fail."""
+    path = write(tmp_path, {})
+    daemon = Daemon(Agent(load_agent(path)), path)
+    daemon.start()
+    before = daemon.agent.config
+    path.write_text(as_toml({"mqtt": {"port": 9}, "model": {"bundle": "nosuch"}, "planner": {"mode": "device"}}))
+    with pytest.raises(ConfigurationError, match=r"agent\.toml: model\.bundle: nosuch: "):
+        daemon.reload()
+    assert daemon.agent.config is before
+    assert daemon.stop()
+    for verb in ("check", "run"):
+        with pytest.raises(SystemExit) as ended:
+            main(["agent", verb, "--config", str(path)])
+        assert ended.value.code
+        assert f"{path}: model.bundle: nosuch: no such folder" in capsys.readouterr().err
 
 
 def test_a_reload_that_cannot_be_planned_by_is_refused(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ class QueuedBus(Bus):
         if self.stopping:
             self._announce(False, "stopped")
         elif news:
-            report(logger.warning, "connection.lost", reason=ending.reason)
+            report(logger.warning, "connection.lost" if was_online else "connection.failed", reason=ending.reason)
             self._announce(False, ending.reason)
 
     def _blame(self, broker_code: int) -> None:

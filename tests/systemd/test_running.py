@@ -324,7 +324,7 @@ def test_a_password_comes_from_the_credential_store(machine: Machine) -> None:
     try:
         machine.sh(f"systemctl restart {AGENT}")
         until(
-            lambda: any("refuses us" in entry["POPEXD_REASON"] for entry in machine.logged(AGENT, "connection.lost")),
+            lambda: any("refuses us" in entry["POPEXD_REASON"] for entry in machine.logged(AGENT, "connection.failed")),
             "the refusal",
         )
         machine.sh(f"printf right >/etc/credstore/popexd-agent.mqtt_password; systemctl restart {AGENT}")

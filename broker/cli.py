@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -34,13 +35,19 @@ for name, command in (
     app.command(name)(command)
 
 DEFAULTS = BrokerSettings()
+_SET_UP = (
+    "says itself who is let in where, expected no option but --port and --max-packet-bytes "
+    "(`broker init` has --host and --websockets-port)"
+)
 
 Host = Annotated[str, typer.Option(help="Address to listen on; any but loopback needs --password-file.")]
 PasswordFile = Annotated[Path | None, typer.Option(help="Made with mosquitto_passwd; nobody gets in without.")]
 CertFile = Annotated[Path | None, typer.Option(help="The broker's certificate, PEM; turns TLS on.")]
 KeyFile = Annotated[Path | None, typer.Option(help="Its key, PEM.")]
 CaFile = Annotated[Path | None, typer.Option(help="Ask clients for a certificate signed by this authority.")]
-Websockets = Annotated[int | None, typer.Option("--websockets-port", help="A second listener, for browsers.")]
+Websockets = Annotated[
+    int | None, typer.Option("--websockets-port", help="A second listener, for browsers; with accounts it is `init`'s.")
+]
 PacketBytes = Annotated[int, typer.Option("--max-packet-bytes", help="Largest packet accepted.")]
 Users = Annotated[
     list[str] | None,
@@ -69,7 +76,7 @@ def render_command(
     if folder is not None:
         if any((password_file, cert_file, key_file, ca_file, websockets_port, users, site)):
             raise ConfigurationError(f"{folder}: says itself who is let in where, expected none of these options")
-        settings = BrokerFolder(folder).settings()
+        settings = replace(BrokerFolder(folder).settings(), max_packet_bytes=max_packet_bytes)
     else:
         settings = BrokerSettings(
             host=host,
@@ -98,8 +105,12 @@ def render_command(
 
 @app.command("run")
 def run_command(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1, for this machine.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; default 1883; 0 takes a free one.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on; default 127.0.0.1, or what `init` said.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; default 1883, or what `init` said; 0 takes a free one.")
+    ] = None,
     password_file: PasswordFile = None,
     cert_file: CertFile = None,
     key_file: KeyFile = None,
@@ -123,10 +134,9 @@ def run_command(
     def make() -> Service | Plain:
         place = BrokerFolder(folder) if folder is not None else None
         if place is not None and place.initialised:
-            own = (host, password_file, cert_file, key_file, ca_file, websockets_port, user)
-            if any(own) or max_packet_bytes != DEFAULTS.max_packet_bytes:
-                raise ConfigurationError(f"{folder}: says itself who is let in where, expected no option but --port")
-            return Service(place, port, heartbeat)
+            if any((host, password_file, cert_file, key_file, ca_file, websockets_port, user)):
+                raise ConfigurationError(f"{folder}: {_SET_UP}")
+            return Service(place, port, heartbeat, max_packet_bytes)
         settings = BrokerSettings(
             host=host or "127.0.0.1",
             websockets_port=websockets_port,

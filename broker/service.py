@@ -11,6 +11,7 @@ from popexd.logs import get_logger
 
 from .accounts import BrokerFolder
 from .audit import Audit, by_name
+from .config import BrokerSettings
 from .heartbeat import Heartbeat
 from .process import Broker
 
@@ -27,16 +28,25 @@ class Service:
         folder: where `popexd broker init` was done.
         port: instead of the folder's; 0 takes a free one.
         heartbeat: feeds a watchdog.
+        max_packet_bytes: the largest packet accepted.
 
     """
 
-    def __init__(self, folder: BrokerFolder, port: int | None = None, heartbeat: Heartbeat | None = None) -> None:
+    def __init__(
+        self,
+        folder: BrokerFolder,
+        port: int | None = None,
+        heartbeat: Heartbeat | None = None,
+        max_packet_bytes: int = BrokerSettings().max_packet_bytes,
+    ) -> None:
         self._folder = folder
         self._heartbeat = heartbeat or Heartbeat()
         register = folder.read()
         self._refresh()
         self._audit = Audit(by_name(register.users), register.site, str(self._heartbeat.path or ""))
-        settings = replace(folder.settings(), audited=True, extra_lines=self._heartbeat.lines)
+        settings = replace(
+            folder.settings(), audited=True, max_packet_bytes=max_packet_bytes, extra_lines=self._heartbeat.lines
+        )
         self.broker = Broker(
             register.port if port is None else port, folder.path.absolute(), settings, reader=self._read
         )

@@ -46,7 +46,7 @@ install -d "$root/lib/systemd/system" "$root/usr/bin" "$root/usr/share/doc/popex
 install -m 644 "$shared"/systemd/popexd-*.service "$root/lib/systemd/system"
 install -D -m 644 "$shared/systemd/sysusers.conf" "$root/usr/lib/sysusers.d/popexd.conf"
 install -D -m 644 "$shared/systemd/tmpfiles.conf" "$root/usr/lib/tmpfiles.d/popexd.conf"
-install -m 644 "$shared"/examples/*.toml "$root/etc/popexd"
+install -m 644 "$shared"/examples/* "$root/etc/popexd"
 rm -f "$shared/systemd/install.sh"
 ln -s /opt/popexd/bin/popexd "$root/usr/bin/popexd"
 install -m 644 "$SOURCE/LICENSE" "$root/usr/share/doc/popexd/copyright"

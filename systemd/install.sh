@@ -164,8 +164,9 @@ activate() {
     install -D -m 644 "$shared/systemd/tmpfiles.conf" "$TMPFILES"
     systemd-sysusers "$SYSUSERS"
     systemd-tmpfiles --create "$TMPFILES"
-    for example in agent.toml worker-cloud.toml; do
-        [ -e "$CONFIG/$example" ] || install -m 644 "$shared/examples/$example" "$CONFIG/$example"
+    for example in agent.toml worker-cloud.toml broker.env; do # an older release has fewer
+        [ -e "$CONFIG/$example" ] || [ ! -e "$shared/examples/$example" ] ||
+            install -m 644 "$shared/examples/$example" "$CONFIG/$example"
     done
     reload
 }

@@ -124,6 +124,19 @@ def test_a_bundle_is_all_one_client_needs_and_leaves_nothing_behind(folder: Path
     assert told.mqtt.password() == password.decode()
 
 
+def test_a_folder_with_accounts_takes_another_packet_limit(folder: Path) -> None:
+    """As a small board wants it; all else was said to `init`."""
+    words = ["run", "--folder", str(folder), "--port", "0", "--max-packet-bytes", "2000"]
+    process = subprocess.Popen([*PROGRAM, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 0, errors
+    assert "max_packet_size 2000" in (folder / "mosquitto.conf").read_text().splitlines()
+
+
 def test_what_a_bundle_says_lets_its_client_in(folder: Path, running: subprocess.Popen[str], tmp_path: Path) -> None:
     """Unpacked where it was made for, its configuration is one that connects; added while the broker runs."""
     port = port_of(running)
@@ -381,5 +394,6 @@ def test_another_mosquitto_can_serve_the_folder(folder: Path) -> None:
     ):  # fmt: skip
         assert line in text.splitlines()
     assert json.loads(done("render", "--folder", folder, "--json")) == {"mosquitto.conf": text}
+    assert "max_packet_size 2000" in done("render", "--folder", folder, "--max-packet-bytes", 2000).splitlines()
     done("render", "--folder", folder, "--output", folder.parent / "etc")
     assert (folder.parent / "etc" / "mosquitto.conf").read_text() == text

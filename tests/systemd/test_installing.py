@@ -245,6 +245,7 @@ def test_the_debian_package(bare: Machine, jpeg: bytes) -> None:
     package = machine.sh(build, timeout=240).split()[-1]
     assert machine.sh(f"dpkg-deb --info {package} conffiles").split() == [
         "/etc/popexd/agent.toml",
+        "/etc/popexd/broker.env",
         "/etc/popexd/worker-cloud.toml",
     ]
     machine.sh(f"dpkg --install {package}")

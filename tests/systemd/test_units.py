@@ -108,3 +108,15 @@ def test_no_secret_stands_in_a_unit() -> None:
         assert [each.split(":")[0] for each in loaded] == [
             f"{prefix}_{part}" for prefix in prefixes for part in ("password", "ca", "cert", "key")
         ]
+
+
+def test_the_brokers_options_have_an_example() -> None:
+    """What its unit reads is named in a file that is installed, where every line is a comment."""
+    told = settings(ROOT / "systemd" / "popexd-broker.service")
+    example = (ROOT / "examples" / "broker.env").read_text(encoding="utf-8")
+
+    assert told["EnvironmentFile"] == ["-/etc/popexd/broker.env"]
+    assert told["ExecStart"][0].endswith(" $POPEXD_BROKER_OPTIONS")
+    assert "# POPEXD_BROKER_OPTIONS=" in example
+    assert all(line.startswith("#") for line in example.splitlines() if line)
+    assert "broker.env" in (ROOT / "systemd" / "install.sh").read_text(encoding="utf-8")

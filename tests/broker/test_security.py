@@ -73,8 +73,14 @@ def test_another_certificate_is_refused(site: Site, tmp_path: Path, kind: str) -
         changed = {"cert_file": tmp_path / "certificate.pem", "key_file": tmp_path / "key.pem"}
         (tmp_path / "certificate.pem").write_bytes(pair.certificate)
         (tmp_path / "key.pem").write_bytes(pair.key)
-    assert str(site.port) in refusal(site.of("pi", **changed))
+    assert "does it want TLS, or a valid client certificate?" in refusal(site.of("pi", **changed))
     site.wait_logged("handshake.refused", "address=127.0.0.1")
+
+
+def test_who_comes_without_tls_is_told_of_it(site: Site) -> None:
+    """As far as can be known: the broker closes the connection without a word."""
+    plain = {"ca_file": None, "cert_file": None, "key_file": None}
+    assert "does it want TLS, or a valid client certificate?" in refusal(site.of("pi", **plain))
 
 
 def test_a_device_cannot_speak_for_another(site: Site) -> None:

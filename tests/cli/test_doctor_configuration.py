@@ -87,6 +87,7 @@ def test_a_wrong_configuration_is_a_finding_not_an_end(examine: Any, tmp_path: P
 
     assert found.status == 1
     assert found.the("configuration")["level"] == "fail"
+    assert "agent check" not in found.the("configuration")["do"], "it would say the same"
     assert found.the("memory")["level"] == "ok"
 
 

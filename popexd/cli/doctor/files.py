@@ -154,7 +154,7 @@ def _planning(config: AgentConfig, bundle: Bundle) -> Iterator[Finding]:
     try:
         planner_settings(config, bundle)
     except ConfigurationError as error:
-        yield fail("planner", str(error), "another solver or objective; popexd agent check says the same")
+        yield fail("planner", str(error), "another solver or objective")
 
 
 def _who() -> str:

@@ -247,7 +247,7 @@ def _people(place: Place, heard: Heard, owns_name: bool) -> Iterator[Finding]:
     by it, may see both; of silence towards others nothing follows.
     """
     unseen = "or this account may not see it"
-    elsewhere = "look with the device's own account, or a monitor's"
+    elsewhere = "look with the device's own account"
     if place.device is not None and place.frame_bytes:
         if heard.state is not None and heard.state.state == "online":
             yield ok("agent", f"{place.site}/{place.device} is online with {printable(heard.state.model)}")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from popexd.lab.photos import Parts
 
 WORSE = 0.005
-"""A loss of accuracy, on frames not fitted on, from which the command says so."""
+"""A loss of accuracy, or a calibration error so much larger, on frames not fitted on: the command says so."""
 
 WHY = {
     "keep": "the same, in the unit of the new criterion",
@@ -106,6 +106,10 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
         print(f"{name} {lost(loss)}")
     if now.accuracy < then.accuracy - WORSE and facts["thresholds"] in ("keep", "reliable"):
         print("fewer answers are right than before: fit on more photos, or keep the old bundle")
+    if worse := list(_worse(then, now)):
+        print(
+            f"calibration error is larger than before: {', '.join(worse)}: fit on more photos, or keep the old bundle"
+        )
     if facts["target"]:
         print(_asked(facts["target"], now))
     part = "the test photos" if parts.own else "the other half"
@@ -122,6 +126,13 @@ def show(before: Side, after: Side, parts: Parts, fitted: Fitted | None, facts: 
     for name in facts["forgotten"]:
         print(f"{printable(name)}: not known to the new quality estimator, what branches had for it is gone")
     print(f"{out}: {printable(after.bundle.name)}, fingerprint {after.bundle.fingerprint[:16]}")
+
+
+def _worse(then: Figures, now: Figures) -> Iterator[str]:
+    """Name the exits whose calibration error has grown, and from what to what."""
+    for name, error in now.calibration_error.items():
+        if error > then.calibration_error[name] + WORSE:
+            yield f"{name} {shared.of_two(then.calibration_error[name], error)}"
 
 
 def _asked(target: Mapping[str, Any], found: Figures) -> str:

@@ -108,9 +108,9 @@ def _report(
     *,
     as_json: bool,
 ) -> None:
-    """Examine, draw and print; a target that is out of reach is the last word."""
+    """Examine, draw and print; a target that is out of reach, or that other samples refute, is the last word."""
     from popexd.cli import evaluation_report
-    from popexd.evaluation.report import ALL, examine
+    from popexd.evaluation.report import ALL, examine, refuted
     from popexd.evaluation.sweeps import depth
 
     if priced is None:
@@ -129,6 +129,8 @@ def _report(
             print(f"drawn into {plot}")
     if report.choices and report.choices[ALL].chosen is None:
         raise Infeasible(report.choices[ALL].refusal)
+    if complaint := refuted(report):
+        raise Infeasible(complaint)
 
 
 def _question(

@@ -12,10 +12,10 @@ from popexd.errors import InputError
 
 if TYPE_CHECKING:
     from popexd.evaluation.metrics import Probability
-    from popexd.evaluation.report import Choice, Group, Report
+    from popexd.evaluation.report import Choice, Group, Report, Swept
     from popexd.lab.panels import Curves
 
-SHOWN_LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+SHOWN_LEVELS = (*(step / 10 for step in range(10)), 0.95, 1.0)
 SHOWN_POINTS = 12
 
 
@@ -31,7 +31,8 @@ def show(title: str, report: Report) -> None:
     if report.swept:
         tables.show(_swept(report), _screened(report))
     if report.choices:
-        tables.show(_chosen(report))
+        if any(choice.held_out is not None for choice in report.choices.values()):
+            tables.show(_chosen(report))
         for name, choice in report.choices.items():
             if choice.refusal and name != "all":
                 print(f"{printable(name)}: {choice.refusal}")
@@ -104,8 +105,8 @@ def _lines(report: Report) -> Iterator[str]:
         f"(criterion: {', '.join(sorted(criteria)) or 'none'})"
     )
     yield (
-        f"on the device {share(found.device_share)}, right there {share(found.device_accuracy)}; offloading "
-        f"{share(found.offloading)}"
+        f"answered at a branch {share(found.device_share)}, right there {share(found.device_accuracy)}; not "
+        f"answered at a branch {share(found.offloading)} (offloading by the papers' definition)"
     )
     for name, loss in found.lost.items():
         yield f"{name} {lost(loss)}"
@@ -174,23 +175,32 @@ def _swept(report: Report) -> Any:
 
     branches = list(report.policy.thresholds)
     shares = (f"{name} answers" for name in branches)
-    table = Table("threshold", "right", *shares, "offloading", "right there", _cost_name(report), box=box.SIMPLE_HEAD)
+    table = Table("threshold", "right", *shares, "at no branch", "right there", _cost_name(report), box=box.SIMPLE_HEAD)
     table.title = "one threshold for all branches"
     for column in table.columns:
         column.justify = "right"
-    top = report.swept[-1].level
-    for each in report.swept:
-        if any(abs(each.level / top - shown) < 1e-4 for shown in SHOWN_LEVELS):
-            point = each.point
-            table.add_row(
-                f"{each.level:g}",
-                share(point.accuracy),
-                *(share(point.shares[name]) for name in branches),
-                share(point.shares["final"]),
-                share(point.device_accuracy),
-                _cost(report, point.cost),
-            )
+    for each in _shown_levels(report):
+        point = each.point
+        table.add_row(
+            f"{each.level:g}",
+            share(point.accuracy),
+            *(share(point.shares[name]) for name in branches),
+            share(point.shares["final"]),
+            share(point.device_accuracy),
+            _cost(report, point.cost),
+        )
     return table
+
+
+def _shown_levels(report: Report) -> Iterator[Swept]:
+    """The levels of a table: round shares of the largest, from the least that there is."""
+    confident = all(report.policy.criterion(name).name == "confidence" for name in report.policy.thresholds)
+    # A confidence is never below one of so many classes: up to there all leave.
+    least = 1 / report.answers.classes if confident and report.answers.classes else 0.0
+    there, top = [each for each in report.swept if each.level >= least], report.swept[-1].level
+    for each in there:
+        if each is there[0] or any(abs(each.level / top - shown) < 1e-4 for shown in SHOWN_LEVELS):
+            yield each
 
 
 def _screened(report: Report) -> Any:
@@ -198,12 +208,15 @@ def _screened(report: Report) -> Any:
     from rich.table import Table
 
     branches = list(report.policy.thresholds)
-    table = Table(*branches, "right", "offloading", _cost_name(report), box=box.SIMPLE_HEAD)
-    table.title = f"BranchyNet's screening: {len(report.screened)} points that buy accuracy"
+    table = Table(*branches, "right", "at no branch", _cost_name(report), box=box.SIMPLE_HEAD)
+    count = min(SHOWN_POINTS, len(report.screened))
+    last = len(report.screened) - 1
+    shown = [report.screened[round(index * last / max(count - 1, 1))] for index in range(count)]
+    some = "" if len(shown) == len(report.screened) else f"{len(shown)} of "
+    table.title = f"BranchyNet's screening: {some}{len(report.screened)} points that buy accuracy"
     for column in table.columns:
         column.justify = "right"
-    step = max(1, -(-len(report.screened) // SHOWN_POINTS))
-    for point in [*report.screened[::step], *report.screened[-1:]][: SHOWN_POINTS + 1]:
+    for point in shown:
         levels = (_threshold(report, name, point.thresholds[name]) for name in branches)
         table.add_row(*levels, share(point.accuracy), share(point.shares["final"]), _cost(report, point.cost))
     return table
@@ -214,7 +227,7 @@ def _chosen(report: Report) -> Any:
     from rich.table import Table
 
     branches = list(report.policy.thresholds)
-    columns = ["quality", *branches, "frames", "right", "then frames", "right", "offloading", _cost_name(report)]
+    columns = ["quality", *branches, "frames", "right", "then frames", "right", "at no branch", _cost_name(report)]
     table = Table(*columns, box=box.SIMPLE_HEAD)
     table.title = "chosen thresholds: on one half, and then on the other"
     for column in table.columns[1:]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,7 +53,6 @@ def export(
     experts = _checked(out, name, expert or [])
     if distort:
         cache = _distorted(checkpoint, data, distort, cache, root, experts, quiet=as_json)
-    notes: list[str] = []
     with shared.bar(as_json) as progress:
         task = progress.add_task("reading", total=None)
         bundle = write_bundle(
@@ -65,15 +64,12 @@ def export(
             allowance=allowance,
             codec_frames=codec_frames,
             on_step=lambda step: progress.update(task, description=step),
-            on_note=notes.append,
+            on_note=lambda note: progress.console.print(note, markup=False, highlight=False, soft_wrap=True),
         )
-    for note in notes:
-        typer.echo(note, err=True)
-    summary = bundle.facts["validation"]
     if as_json:
-        typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **summary}))
-        return
-    _show(bundle, summary, out)
+        typer.echo(json.dumps({"bundle": str(out), "fingerprint": bundle.fingerprint, **bundle.facts["validation"]}))
+    else:
+        _show(bundle, out)
 
 
 def _checked(out: Path, name: str | None, experts: list[str]) -> dict[str, Path]:
@@ -120,11 +116,12 @@ def _experts(words: list[str]) -> dict[str, Path]:
     return found
 
 
-def _show(bundle: Bundle, summary: dict[str, Any], out: Path) -> None:
+def _show(bundle: Bundle, out: Path) -> None:
     from rich.table import Table
 
     from popexd.cli.tables import show
 
+    summary = bundle.facts["validation"]
     table = Table("exit", "threshold", "accuracy alone", "share", "accuracy where taken")
     thresholds = {each.name: threshold(each.threshold, each.criterion) for each in bundle.exits}
     for name, alone in summary["accuracy"].items():

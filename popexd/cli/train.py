@@ -223,14 +223,17 @@ def _fit(options: Mapping[str, Any], data: DataSet, recipe: Recipe) -> None:
     with shared.bar(as_json) as progress:
         task = progress.add_task("epoch", total=None)
 
+        ran: list[int] = []
+
         def on_epoch(report: EpochReport) -> None:
+            ran.append(report.epoch)
             if as_json:
                 typer.echo(json.dumps(_as_dict(report)))
             else:
                 shown = "  ".join(f"{name} {share:.1%}" for name, share in report.accuracy.items())
                 mark = "  best" if report.best else ""
                 progress.console.print(
-                    f"epoch {report.epoch + 1:3d}  loss {report.loss:.3f}  {shown}  {report.seconds:.0f} s{mark}",
+                    f"epoch {report.epoch + 1:3d}  loss {_loss(report.loss)}  {shown}  {report.seconds:.0f} s{mark}",
                     soft_wrap=True,
                 )
 
@@ -246,7 +249,23 @@ def _fit(options: Mapping[str, Any], data: DataSet, recipe: Recipe) -> None:
             on_step=lambda step, steps: progress.update(task, completed=step, total=steps),
         )
     if not as_json:
+        if not ran:
+            typer.echo(_nothing_left(options["out"], recipe))
         typer.echo(f"{best}: next, popexd export {best} --out BUNDLE_DIR")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.3f}" if value < 1e4 else f"{value:.3g}"
+
+
+def _nothing_left(out: Path, recipe: Recipe) -> str:
+    """Say why a run that goes on had no epoch to go."""
+    from popexd.training import checkpoint, loop
+
+    done = checkpoint.load(out / loop.LAST)["epoch"] + 1
+    if done >= recipe.epochs:
+        return f"--resume: all epochs ({done}) are done already, more with --epochs"
+    return f"--resume: ended after {done} epochs, none better in {recipe.patience}, more with --patience"
 
 
 def _as_dict(report: EpochReport) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,9 @@ LEAST_TO_CALIBRATE = 100
 
 LEAST_TO_FIT = 50
 """With fewer than these the temperature of all frames stays what it was: a fitted one is about as often worse."""
+
+_NOBODY = 1e-9
+"""A share of the samples that is less than one of them, but for rounding."""
 
 ALLOWANCE = 0.005
 
@@ -55,7 +58,7 @@ def choose(
 ) -> Point:
     """Choose the thresholds of `branches` for a target, over a grid of quantiles of their certainty.
 
-    What is right where no branch is sure is in `end`, see `sweeps.points`.
+    What is right where no branch is sure is in `end`, see `sweeps.points`. A branch that no sample comes to is closed.
 
     Raises:
         Infeasible: it cannot be reached; says how far one can get.
@@ -63,8 +66,19 @@ def choose(
     known = criteria or {}
     found = points(answers, fine_levels(answers, branches, known), costs, known, end)
     if target.cost is not None:
-        return most_accurate(found, target.cost)
-    return most_accurate(found) if target.accuracy is None else cheapest(found, target.accuracy)
+        best = most_accurate(found, target.cost)
+    else:
+        best = most_accurate(found) if target.accuracy is None else cheapest(found, target.accuracy)
+    return _closed(best, known)
+
+
+def _closed(point: Point, criteria: Mapping[str, Criterion]) -> Point:
+    """Let branches that no sample comes to answer nothing: under a plan without those before them it would be all."""
+    coming, thresholds = 1.0, {}
+    for name, level in point.thresholds.items():
+        thresholds[name] = level if coming > _NOBODY else nothing(criteria.get(name, CONFIDENCE))
+        coming -= point.shares[name]
+    return replace(point, thresholds=thresholds)
 
 
 def choose_by_quality(
@@ -93,7 +107,8 @@ def choose_by_quality(
                 found[str(quality)] = choose(own, branches, costs, Target(), criteria)
             else:
                 every = points(own, fine_levels(own, branches, criteria or {}), costs, criteria)
-                found[str(quality)] = min(every, key=lambda point: (point.cost, -point.accuracy))
+                quickest = min(every, key=lambda point: (point.cost, -point.accuracy))
+                found[str(quality)] = _closed(quickest, criteria or {})
     return found
 
 

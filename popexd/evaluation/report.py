@@ -12,6 +12,7 @@ import numpy.typing as npt
 from popexd.criteria import Criterion
 from popexd.errors import Infeasible, InputError
 from popexd.evaluation.choosing import LEAST_OF_A_CLASS, Target, choose
+from popexd.evaluation.losses import interval
 from popexd.evaluation.metrics import (
     Figures,
     Probability,
@@ -126,6 +127,24 @@ class Report:
 
 
 ALL = "all"
+
+
+def refuted(report: Report) -> str:
+    """Say that samples not chosen on refute the accuracy asked for, which is above their 95 % interval; else nothing.
+
+    What is asked of all samples together counts, not what their groups reach.
+    """
+    target, choice = report.question.target, report.choices.get(ALL)
+    if target is None or target.accuracy is None or choice is None or choice.held_out is None:
+        return ""
+    found = choice.held_out.figures
+    low, high = interval(found.accuracy, found.samples)
+    if target.accuracy <= high:
+        return ""
+    return (
+        f"accuracy {target.accuracy:.2%} is not reached on {found.samples} frames not chosen on: {found.accuracy:.2%} "
+        f"(95 %: {low:.2%} to {high:.2%})"
+    )
 
 
 def examine(

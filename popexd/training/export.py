@@ -91,16 +91,21 @@ def export(
         draft = replace(draft, facts={**draft.facts, "codecs": codecs, "training": facts})
         wanted = Wanted(thresholds="reliable", allowance=allowance)
         calibrated, learned = recalibrated(draft, tuning, wanted)
-        method = {
-            "method": wanted.method,
-            "samples_of": wanted.samples_of,
-            "thresholds": wanted.thresholds,
-            "frames": len(tuning.label),
-            **learned.to_json(exit_names(calibrated)),
-        }
+        method = _method(wanted, tuning, learned.to_json(exit_names(calibrated)))
         natural = held_out.quality == CLEAR if trained.data.facts.get("distort") else None
         known = None if trained.known is None else trained.known.arrays()
         return written(Path(out), calibrated, validation, method=method, source=draft, natural=natural, known=known)[0]
+
+
+def _method(wanted: Wanted, tuning: Said, learned: Mapping[str, Any]) -> dict[str, Any]:
+    """How the bundle was calibrated, for bundle.json."""
+    return {
+        "method": wanted.method,
+        "samples_of": wanted.samples_of,
+        "thresholds": wanted.thresholds,
+        "frames": len(tuning.label),
+        **learned,
+    }
 
 
 def _draft(

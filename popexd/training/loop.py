@@ -27,6 +27,8 @@ from popexd.training.recipe import Recipe
 LAST = "last.pt"
 BEST = "best.pt"
 DEVICES = ("auto", "cpu", "cuda")
+TOO_LARGE = 1e6
+"""An epoch's mean loss so many times ln(classes), which is that of a guess, is one of a run that diverged."""
 
 
 @dataclass(frozen=True)
@@ -209,13 +211,16 @@ def _train_epoch(
             on_step(step + 1, steps)
     if not all(bool(tensor.isfinite().all()) for tensor in net.parameters()):
         raise _diverged(epoch, steps - 1, math.nan)
-    return float(np.mean(losses))
+    mean, most = float(np.mean(losses)), TOO_LARGE * math.log(logits[0].shape[1])
+    if mean > most:
+        raise _diverged(epoch, steps - 1, mean, f"at most {most:.3g}")
+    return mean
 
 
-def _diverged(epoch: int, step: int, loss: float) -> InputError:
+def _diverged(epoch: int, step: int, loss: float, expected: str = "a finite number") -> InputError:
     return InputError(
-        f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {loss}, "
-        "expected a finite number: lower --learning-rate"
+        f"training diverged in epoch {epoch + 1}, step {step + 1}: the loss is {loss:.3g}, "
+        f"expected {expected}: lower --learning-rate"
     )
 
 
@@ -268,7 +273,7 @@ def check_recipe(path: Path, recipe: Recipe) -> dict[str, Any]:
             continue
         if key == "epochs" and isinstance(began, int):
             if wanted < began:
-                raise InputError(f"--epochs: {wanted}, expected at least the {began} that the run of {path} began with")
+                raise InputError(f"--epochs: {wanted}, expected at least the {began} that the run of {path} is to have")
             continue
         option = {"branches": "branch", "weighting": "weights"}.get(key, key).replace("_", "-")
         raise InputError(f"--{option}: the run of {path} began with {began!r}, not {wanted!r}, expected the same")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -16,7 +17,7 @@ from popexd.evaluation.losses import NORMAL_90
 from popexd.evaluation.metrics import answered_right, right_at_the_end
 from popexd.evaluation.outcomes import Answers, of_table
 from popexd.evaluation.policy import Policy
-from popexd.evaluation.report import Question, examine
+from popexd.evaluation.report import Question, examine, refuted
 from popexd.evaluation.sweeps import (
     BRANCHYNET_NATS,
     base_levels,
@@ -314,3 +315,33 @@ def test_a_class_that_cannot_reach_the_target_gets_the_best_there_is() -> None:
     assert found["blurred"].accuracy == pytest.approx(best["blurred"])
     quick = choose_by_quality(answers, ["b1", "b2"], COSTS, Target(cost=0.5))
     assert quick["clear"].cost == quick["blurred"].cost == COSTS["b1"]
+
+
+def test_a_branch_that_no_sample_comes_to_is_closed() -> None:
+    """All leave at the first: what the second would do is not known, and where it runs alone it does nothing."""
+    answers = drawn(3, 300)
+    for target in (Target(accuracy=0.2), Target(cost=COSTS["b1"])):
+        point = choose(answers, ["b1", "b2"], COSTS, target)
+        assert (point.shares["b1"], point.thresholds) == (1.0, {"b1": 0.0, "b2": nothing(Criterion())})
+        nats = Criterion("entropy", 2)
+        assert choose(answers, ["b1", "b2"], COSTS, target, {"b1": nats, "b2": nats}).thresholds["b2"] == 0.0
+    by_class = choose_by_quality(answers, ["b1", "b2"], COSTS, Target(cost=0.5))
+    assert {own.thresholds["b2"] for own in by_class.values()} == {nothing(Criterion())}
+
+
+def test_an_accuracy_that_other_samples_refute_is_said() -> None:
+    """The half that is chosen on is all right; of the other so many are wrong."""
+    sure = np.linspace(0.5, 0.99, 400)
+    plain = table([sure] * 2, np.ones((2, 400)))
+    others = np.flatnonzero(np.isin(sure, plain.halves(5)[1].confidence[0]))
+    question = Question(seed=5, reshuffles=1, target=Target(accuracy=0.95))
+
+    def told(wrong: int) -> str:
+        predicted = plain.predicted.copy()
+        predicted[:, others[:wrong]] = 1 - plain.label[others[:wrong]]
+        answers = replace(plain, predicted=predicted)
+        return refuted(examine(answers, Policy({"b1": 0.9}), {"b1": 0.5, "final": 1.0}, question))
+
+    # 93 % of 200 may well be 95 %, 90 % may not (Wilson: 0.8506 to 0.9343).
+    assert told(0) == told(14) == ""
+    assert told(20) == "accuracy 95.00% is not reached on 200 frames not chosen on: 90.00% (95 %: 85.06% to 93.43%)"

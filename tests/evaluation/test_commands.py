@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from PIL import Image
 
 from popexd import bundle as bundles
 from popexd.bundle.reading import listed_files
+from popexd.cli.evaluation_report import show
+from popexd.evaluation.choosing import Target
+from popexd.evaluation.policy import Policy
+from popexd.evaluation.report import Question, examine
 from popexd.lab import conveyor
 from popexd.lab.parts import CLASSES
 from tests.evaluation.commands import in_a_process, popexd
-from tests.evaluation.tables import BUNDLE
+from tests.evaluation.tables import BUNDLE, drawn
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +226,47 @@ def test_what_was_asked_for_stands_beside_what_other_frames_give(tmp_path: Path)
     assert bundles.load(tmp_path / "new").facts["calibration"]["target"] == {"accuracy": 0.8}
     said = popexd(*words, *timed, "--target-ms", 10_000)
     assert re.search(r"10000.0 ms at most were asked for, [0-9.]+ ms are taken by 1[45][0-9] frames", said)
+
+
+def test_the_sweep_begins_where_a_confidence_can_be(capsys: pytest.CaptureFixture[str]) -> None:
+    """At one of so many classes, with all of the scale behind it; of the screening's points as many as are told."""
+    answers = replace(drawn(2), classes=10)
+    policy, costs = Policy({"b1": 0.2, "b2": 0.3}), {"b1": 0.3, "b2": 0.6, "final": 1.0}
+    report = examine(answers, policy, costs, Question(sweep=True, reshuffles=1))
+    show("sweep", report)
+    _, swept, screened = re.split("one threshold for all branches|BranchyNet's screening: ", capsys.readouterr().out)
+    levels = [float(line.split()[0]) for line in swept.splitlines() if re.match(r" +[01](\.[0-9]+)? ", line)]
+    assert levels == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0]
+    rows = [line for line in screened.splitlines() if re.match(r" +[01]\.", line)]
+    assert len(report.screened) > len(rows) == 12
+    assert " ".join(screened.split()).startswith(f"12 of {len(report.screened)} points that buy accuracy")
+
+
+def test_nothing_chosen_is_no_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is out of reach has no headings either."""
+    for target, there in ((0.9999, False), (0.5, True)):
+        question = Question(reshuffles=1, target=Target(accuracy=target))
+        report = examine(drawn(2), Policy({"b1": 0.8}), {"b1": 0.3, "final": 1.0}, question)
+        show("chosen", report)
+        assert ("chosen thresholds" in capsys.readouterr().out) == there
+
+
+def test_calibrate_says_where_the_calibration_error_is_larger_than_before(tmp_path: Path) -> None:
+    """By half a per cent point: the bundle that ships is calibrated, without temperatures it is not."""
+    words = ("calibrate", "default", "--data", "generated", "--samples", 240, "--threads", 1, "--seed", 4)
+    words += ("--method", "none", "--out", tmp_path / "new")
+    report = json.loads(popexd(*words, "--json"))
+    before, after = (report[name]["calibration_error"] for name in ("before", "after"))
+    worse = [
+        f"{name} {100 * was:.1f} % -> {100 * after[name]:.1f} %"
+        for name, was in before.items()
+        if after[name] > was + 0.005
+    ]
+    assert worse
+    told = [line for line in popexd(*words).splitlines() if line.startswith("calibration error is larger than before")]
+    assert told == [
+        f"calibration error is larger than before: {', '.join(worse)}: fit on more photos, or keep the old bundle"
+    ]
 
 
 def test_a_target_out_of_reach_is_said_after_the_figures() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import warnings
 from pathlib import Path
@@ -267,7 +268,7 @@ def test_calibration_makes_overconfident_devices_reliable() -> None:
         assert missed.mean() <= 0
     assert figure.settings["batch"] == 256
     assert {fact.figure for fact in figure.facts} == {"jnca"}
-    assert "(paper: 0.16 / 0.095 / 0.12; none / global / per branch)" in figure.facts[0].found
+    assert "(paper: 0.16 / 0.095 / 0.12; conventional / global / per branch)" in figure.facts[0].found
 
 
 def test_the_order_of_the_three_is_compared_not_assumed() -> None:
@@ -278,6 +279,18 @@ def test_the_order_of_the_three_is_compared_not_assumed() -> None:
 
     assert [fact.same for fact in figure.facts] == [False] * 4
     assert figure.settings["batch"] == 15
+
+
+def test_what_is_not_defined_is_said_and_not_compared() -> None:
+    """A net that is never sure lets nothing leave: how often that is right is no number, in text or in JSON."""
+    labels = np.arange(60) % 3
+    logits = np.random.default_rng(4).normal(0, 1e-3, (2, 60, 3)).astype(np.float32)
+    fact = jnca.of_logits(("b1", "final"), logits, labels, "made up").facts[1]
+    assert fact.found.startswith("at 0.8 not defined (nothing leaves) / ")
+    assert (fact.same, fact.verdict) == (None, "cannot be told")
+    others = jnca.of_logits(("b1", "final"), logits, labels, "made up").to_json()["facts"]
+    assert others[1]["same"] is None
+    assert "nan" not in json.dumps(others)
 
 
 def folder_of(tmp_path: Path, count: int = 6) -> Path:

@@ -11,6 +11,7 @@ import pytest
 
 from popexd import bundle as bundles
 from popexd.cli.main import main
+from popexd.cli.train import _loss
 from popexd.evaluation.outcomes import exit_logits
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -45,6 +46,22 @@ def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pyt
     images = data.reopen(tmp_path / "run" / "data").split("validation").images
     net = checkpoint.restore(checkpoint.load(tmp_path / "run" / "best.pt"), tmp_path)
     np.testing.assert_allclose(exit_logits(bundle, images), loop.evaluate(net, images), atol=1e-4)
+
+
+def test_a_run_that_is_done_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is trained, and that is told."""
+    words = ["train", "--out", tmp_path / "run", *SMALL, "--threads", "1"]
+    assert status(*words) == 0
+    assert "epochs are done" not in capsys.readouterr().out
+    assert status(*words, "--resume") == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "--resume: all epochs (1) are done already, more with --epochs"
+    assert second.startswith(f"{tmp_path / 'run' / 'best.pt'}: next, popexd export")
+
+
+def test_a_loss_is_as_long_as_it_is_read() -> None:
+    """Three places, or three digits of one that explodes."""
+    assert [_loss(value) for value in (0.1234, 9999.0, 2.445e30)] == ["0.123", "9999.000", "2.45e+30"]
 
 
 @pytest.mark.parametrize(

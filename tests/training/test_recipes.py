@@ -109,7 +109,7 @@ def test_a_run_goes_on_to_more_epochs(tmp_path: Path, frames: data.DataSet) -> N
     rate = content["optimiser"]["param_groups"][0]["lr"]
     assert rate == pytest.approx(RECIPE.learning_rate * 0.5 * (1 + np.cos(np.pi * progress)))
     assert not same(weights_of(tmp_path / loop.LAST), ended)
-    with pytest.raises(InputError, match=r"--epochs: 1, expected at least the 3 that the run of .*last\.pt began with"):
+    with pytest.raises(InputError, match=r"--epochs: 1, expected at least the 3 that the run of .*last\.pt is to have"):
         loop.fit(frames, tmp_path, RECIPE, threads=1, resume=True)
 
 

@@ -252,6 +252,8 @@ def test_every_set_is_asked_for_what_its_class_takes() -> None:
         ("EMNIST/capitals", "expected torchvision:EMNIST/balanced, EMNIST/byclass"),
         ("CIFAR10/coarse", "torchvision:CIFAR10/coarse, expected torchvision:CIFAR10"),
         ("Caltech265", "torchvision:Caltech265, did you mean 'Caltech256'?"),
+        ("Nope", "torchvision:Nope, expected one of CIFAR10"),
+        ("Nope", "FER2013, FGVCAircraft, FashionMNIST, Flowers102"),
     ],
 )
 def test_a_set_that_cannot_be_used_is_one_true_line(tmp_path: Path, name: str, line: str) -> None:

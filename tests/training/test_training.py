@@ -135,6 +135,18 @@ def test_a_run_that_diverges_ends_with_one_line(tmp_path: Path, frames: data.Dat
     assert not (tmp_path / loop.BEST).exists()
 
 
+def test_a_loss_beyond_all_sense_is_divergence_too(
+    tmp_path: Path, frames: data.DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finite one, at the end of an epoch, which is not saved; what is sense is brought down to what this run has."""
+    monkeypatch.setattr(loop, "TOO_LARGE", 1e-3)
+    with pytest.raises(
+        InputError, match=r"diverged in epoch 1, step 4: the loss is [0-9.]+, expected at most 0\.00208"
+    ):
+        loop.fit(frames, tmp_path, RECIPE)
+    assert not (tmp_path / loop.BEST).exists()
+
+
 class Trap:
     """Fails the test when unpickled."""
 

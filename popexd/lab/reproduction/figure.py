@@ -53,16 +53,18 @@ class Panel:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that the paper says, what was found, and whether that is the same."""
+    """One thing that the paper says, what was found, and whether that is the same; None where it cannot be told."""
 
     figure: str
     paper: str
     found: str
-    same: bool
+    same: bool | None
 
     @property
     def verdict(self) -> str:
-        """`same` or `differs`."""
+        """`same`, `differs` or `cannot be told`."""
+        if self.same is None:
+            return "cannot be told"
         return "same" if self.same else "differs"
 
 

@@ -6,6 +6,7 @@ calibrate: none, one temperature for all exits, one for each; each fitted at the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -133,6 +134,12 @@ def _fact(values: Values, quantity: str) -> Fact:
     sign = -1 if quantity == "device_accuracy" else 1
     ordered = bool((sign * (none - each) >= 0).all() and (sign * (each - one) >= 0).all())
     theirs = " / ".join(f"{value:g}" for value in READ_OFF[quantity])
-    ours = " / ".join(f"{by_method[name][TARGETS.index(0.8)]:.3f}" for name in METHODS)
-    found = f"at 0.8 {ours} (paper: {theirs}; none / global / per branch)"
+    ours = " / ".join(_told(by_method[name][TARGETS.index(0.8)]) for name in METHODS)
+    found = f"at 0.8 {ours} (paper: {theirs}; {' / '.join(METHODS)})"
+    if np.isnan([none, one, each]).any():
+        return Fact("jnca", CLAIMS[quantity], found, None)
     return Fact("jnca", CLAIMS[quantity], found, ordered and bool((none != one).any()))
+
+
+def _told(value: float) -> str:
+    return "not defined (nothing leaves)" if math.isnan(value) else f"{value:.3f}"

@@ -145,6 +145,8 @@ def test_a_worker_hears_its_own_tier_only(site: Site) -> None:
         for tier in ("edge", "cloud"):
             of_cloud.subscribe(f"$share/mine/{SITE.tensors(tier, 'alexnet')}", cloud)
         of_edge.subscribe(SITE.shared_tensors("edge", "alexnet"), edge)
+        of_edge.publish(SITE.worker("e1", "state"), b"", qos=1, on_done=fates.on_done("subscribed before"))
+        fates.wait("subscribed before")
         site.wait_logged("subscription.refused", "user=w1", SITE.tensors("edge", "alexnet"))
         agent.publish(SITE.tensors("edge", "alexnet"), b"for the edge", qos=1)
         assert edge.next().payload == b"for the edge"

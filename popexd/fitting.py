@@ -61,20 +61,7 @@ def planner_settings(config: AgentConfig, bundle: Bundle) -> PlannerSettings:
             quantile=given.quantile,
             thresholds=dict(given.thresholds),
         )
-        must_fit(settings, background.graph(bundle, _unmeasured(bundle), {}))
+        must_fit(settings, background.graph(bundle, background.MachineProfile.even(bundle, 1.0), {}))
     except InputError as error:
         raise ConfigurationError(f"planner.{error}") from error
     return settings
-
-
-def _unmeasured(bundle: Bundle) -> background.MachineProfile:
-    """Return the profile of a machine that takes a second for everything."""
-    return background.MachineProfile(
-        fingerprint=bundle.fingerprint,
-        machine="none",
-        threads=1,
-        segments=dict.fromkeys((segment.name for segment in bundle.segments), 1.0),
-        exits=dict.fromkeys((branch.name for branch in bundle.exits), 1.0),
-        frame_seconds=1.0,
-        frame_bytes=1,
-    )

@@ -62,6 +62,19 @@ class MachineProfile(BaseModel):
     encode: ByCodec = Field(default_factory=dict)
     decode: ByCodec = Field(default_factory=dict)
 
+    @classmethod
+    def even(cls, bundle: Bundle, seconds: float) -> Self:
+        """Return the profile of a machine that takes as long for each part: where nothing is measured, or need be."""
+        return cls(
+            fingerprint=bundle.fingerprint,
+            machine="none",
+            threads=1,
+            segments=dict.fromkeys((segment.name for segment in bundle.segments), seconds),
+            exits=dict.fromkeys((branch.name for branch in bundle.exits), seconds),
+            frame_seconds=seconds,
+            frame_bytes=1,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return the profile as JSON data."""
         return self.model_dump(mode="json")

@@ -24,16 +24,7 @@ pytestmark = pytest.mark.slow
 def watched() -> Iterator[tuple[Drift, SegmentRunner]]:
     """A watch over the shipped bundle's first branch, and what runs it."""
     bundle = bundles.load()
-    machine = MachineProfile(
-        fingerprint=bundle.fingerprint,
-        machine="test",
-        threads=1,
-        segments={segment.name: 0.001 for segment in bundle.segments},
-        exits={branch.name: 0.001 for branch in bundle.exits},
-        frame_seconds=0.001,
-        frame_bytes=1_000,
-    )
-    table = graph(bundle, machine, {}).validation
+    table = graph(bundle, MachineProfile.even(bundle, 0.001), {}).validation
     assert table is not None
     runner = SegmentRunner(bundle, threads=1)
     yield Drift(table), runner

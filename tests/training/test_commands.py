@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from popexd import bundle as bundles
-from popexd.cli.main import main
 from popexd.cli.train import _loss
 from popexd.evaluation.outcomes import exit_logits
 
@@ -19,16 +18,9 @@ pytest.importorskip("onnx", reason="needs the extra `train`")
 pytestmark = pytest.mark.train
 
 from popexd.training import checkpoint, data, loop  # noqa: E402 - after the skip
+from tests.training.running import status  # noqa: E402
 
 SMALL = ["--backbone", "b-alexnet-tiny", "--samples", "160", "--epochs", "1", "--batch", "32", "--seed", "3"]
-
-
-def status(*words: object) -> int:
-    """Run the command and return its exit status."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
-    code = caught.value.code
-    return code if isinstance(code, int) else 0
 
 
 def test_train_and_export_end_in_a_bundle_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

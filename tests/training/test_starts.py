@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from popexd import bundle as bundles
-from popexd.cli.main import main
 from popexd.lab import provenance
 
 pytest.importorskip("torch", reason="needs the extra `train`")
@@ -19,15 +18,9 @@ pytest.importorskip("onnx", reason="needs the extra `train`")
 pytestmark = pytest.mark.train
 
 from popexd.training import checkpoint, data, loop  # noqa: E402 - after the skip
+from tests.training.running import status  # noqa: E402
 
 SMALL = ["--backbone", "b-alexnet-tiny", "--batch", "32", "--epochs", "1", "--threads", "1", "--device", "cpu"]
-
-
-def status(*words: object) -> int:
-    """Run the command and return its exit status."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
-    return int(caught.value.code or 0)
 
 
 def train(out: Path, *words: object) -> int:

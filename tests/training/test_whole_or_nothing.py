@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from popexd.cli.main import INTERRUPTED, main
+from popexd.cli.main import INTERRUPTED
 
 pytest.importorskip("torch", reason="needs the extra `train`")
 pytest.importorskip("onnx", reason="needs the extra `train`")
@@ -24,15 +24,9 @@ pytestmark = pytest.mark.train
 
 from popexd.training import checkpoint  # noqa: E402 - after the skip
 from tests.cli.conftest import until  # noqa: E402
+from tests.training.running import status  # noqa: E402
 
 SMALL = ["--backbone", "b-alexnet-tiny", "--batch", "16", "--epochs", "1", "--threads", "1", "--augmentation", "none"]
-
-
-def status(*words: object) -> int:
-    """Run the command and return its exit status."""
-    with pytest.raises(SystemExit) as caught:
-        main([str(word) for word in words])
-    return int(caught.value.code or 0)
 
 
 @contextmanager
